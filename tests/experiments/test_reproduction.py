@@ -14,6 +14,7 @@ from offbeat.core.errors import SettingError
 from offbeat.experiments.loading import load
 from offbeat.experiments.reproduction import adsgd
 from offbeat.experiments.reproduction import adsgd_claims as claims
+from offbeat.experiments.reproduction.adsgd_measured import INTERNET, MEANS, NODES
 from offbeat.experiments.reproduction.adsgd_vgg import VGG
 from offbeat.experiments.reproduction.evidence import Evidence, by_rate, verdict
 from offbeat.experiments.reproduction.part import Paper, Part
@@ -191,6 +192,19 @@ def test_a_part_is_swept_resumed_and_written(tmp_path: Path) -> None:
     assert {path: path.read_bytes() for path in making.write(runs, every)} == first, "the same bytes"
     making.write(runs[:2], every)
     assert "Of 6 runs 2 are done" in (tmp_path / "adsgd-lr-quick.md").read_text()
+
+
+def test_measured_round_trip_times_are_the_users(tmp_path: Path) -> None:
+    making = Making(PAPERS["adsgd"], INTERNET, tmp_path)
+    with pytest.raises(SettingError, match="expected --rtt FILE"):
+        making.points()
+    (tmp_path / "rtt.csv").write_text(NODES)
+    small = replace(INTERNET, quick={"fixed": {"task": "digits", "agents": 4}, "grid": {"seed": [0]}})
+    said = str(tmp_path / "rtt.csv")
+    every = Making(PAPERS["adsgd"], small, tmp_path, quick=True, rtt=said).points()
+    assert {point.experiment.latency for point in every} == {f"rtt:{said} mean {mean}" for mean in MEANS}
+    whole = replace(making, rtt=said)
+    assert whole.command == f"offbeat reproduce adsgd --part internet --rtt {said}"
 
 
 def test_an_unknown_device_is_refused_before_anything_runs(tmp_path: Path) -> None:

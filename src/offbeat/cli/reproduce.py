@@ -22,6 +22,9 @@ from offbeat.experiments.workers import wanted
 PARTS = "; ".join(f"{name}: {', '.join(paper.parts)}" for name, paper in PAPERS.items())
 PART = f"Of its evaluation: {PARTS}. Default: all, one after another."
 DATA = "Folder with the files of data sets; default: OFFBEAT_DATA, or they are downloaded."
+MEASURED = (
+    "For part internet, which is left out without: round-trip times, FILE, FILE:ARRAY or FILE:ARRAY:SLICE."
+)
 FOLDER = "Folder for results, pages and figures; default: ./reproduce."
 QUICKER = "Small enough for two cores and some minutes: it shows that all works."
 
@@ -31,6 +34,7 @@ def reproduce(
     part: str | None = option(None, TASK, PART),
     quick: bool = option(False, TASK, QUICKER, "--quick"),
     data: Path | None = option(None, TASK, DATA),
+    rtt: str | None = option(None, TASK, MEASURED),
     device: str | None = option(None, RUNNING, "'cpu', or 'cuda' for a GPU."),
     workers: int | None = option(None, RUNNING, "How many runs at once; default: one for each core."),
     out: Path | None = option(None, RUNNING, FOLDER, metavar="FOLDER"),
@@ -54,7 +58,9 @@ def reproduce(
     folder, count = out or Path("reproduce"), wanted(workers)
     check_writable(folder=folder)
     makings = [
-        Making(PAPERS[paper], each, folder, quick, data, device) for each in _parts(PAPERS[paper], part)
+        Making(PAPERS[paper], each, folder, quick, data, device, rtt)
+        for each in _parts(PAPERS[paper], part)
+        if part is not None or quick or rtt is not None or not each.measured
     ]
     codes = [_make(each, count, dry_run, quiet) for each in makings]
     if any(codes):

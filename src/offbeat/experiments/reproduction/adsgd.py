@@ -17,6 +17,7 @@ from offbeat.experiments.reproduction.adsgd_claims import (
     speed_up,
     stragglers,
 )
+from offbeat.experiments.reproduction.adsgd_measured import INTERNET
 from offbeat.experiments.reproduction.adsgd_vgg import VGG
 from offbeat.experiments.reproduction.part import Claim, Paper, Part, Picture
 
@@ -165,5 +166,5 @@ THEORY = Part(
 
 ADSGD = Paper(
     "adsgd", "ADSGD, arXiv:2505.10322",
-    {part.name: part for part in (LR, VGG, SCALING, HETEROGENEITY, TABLE2, THEORY)},
+    {part.name: part for part in (LR, VGG, SCALING, HETEROGENEITY, TABLE2, THEORY, INTERNET)},
 )  # fmt: skip

@@ -7,6 +7,9 @@ from typing import Any
 from offbeat.experiments.reproduction.evidence import Evidence
 from offbeat.results.reproduction import Finding
 
+MEASURED = "{rtt}"
+"""In a grid: the round-trip times that the user names."""
+
 Table = Mapping[str, Mapping[str, Any]]
 """A grid of settings, as in a sweep's TOML: "fixed", "grid" and "lr"."""
 
@@ -67,6 +70,11 @@ class Part:
     claims: Sequence[Claim]
     pictures: Sequence[Picture] = ()
     files: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def measured(self) -> bool:
+        """Whether it is of measured round-trip times."""
+        return MEASURED in repr(self.tables)
 
     def grids(self, quick: bool, **fixed: Any) -> list[Table]:
         """The whole grids, or the quick ones; with these settings, where they are not None."""

@@ -1,13 +1,14 @@
 """How a part is made: what it will cost, its sweep, the answers of its runs, its page and figures."""
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from offbeat.algorithms import find
+from offbeat.core.errors import SettingError
 from offbeat.core.system.files import write_atomically
 from offbeat.experiments.reproduction.adpsgd import ADPSGD
 from offbeat.experiments.reproduction.adsgd import ADSGD
@@ -27,6 +28,10 @@ QUICKLY = (
     "A quick run is of a smaller problem (scikit-learn's 8x8 digits in place of MNIST and CIFAR-10, a narrow "
     "ResNet-20 in place of other networks) with fewer seeds: it shows that all of it works, and its verdicts "
     "are about that problem."
+)
+RTT = (
+    "--rtt FILE, FILE:ARRAY or FILE:ARRAY:SLICE: a square matrix, or one for each slice, of at least as many "
+    "machines as agents; github.com/uofa-rzhu3/NetLatency-Data has some"
 )
 PIECE = 100  # a run is timed by one of so many parts of it
 
@@ -70,7 +75,9 @@ def _span(seconds: float) -> str:
 
 @dataclass(frozen=True)
 class Making:
-    """One part, to be made in a folder; data and device are given for all of its runs."""
+    """One part, to be made in a folder; data and device are given for all of its runs, and which measured
+    round-trip times they have, where they have any: FILE, FILE:ARRAY, FILE:ARRAY:SLICE.
+    """
 
     paper: Paper
     part: Part
@@ -78,6 +85,7 @@ class Making:
     quick: bool = False
     data: Path | None = None
     device: str | None = None
+    rtt: str | None = None
 
     @property
     def name(self) -> str:
@@ -94,16 +102,20 @@ class Making:
         """What makes it again."""
         words = ["offbeat", "reproduce", self.paper.name, "--part", self.part.name, *["--quick"] * self.quick]
         words += ["--device", self.device] if self.device else []
+        words += ["--rtt", self.rtt] if self.rtt and self.part.measured and not self.quick else []
         return shlex.join(words) + " --data DIR" * (self.data is not None)
 
     def points(self) -> list[Point]:
         """Its runs, each checked; the files that they name are written. Raises SettingError or DataError."""
+        if self.part.measured and self.rtt is None and not self.quick:
+            raise SettingError(f"Part '{self.part.name}' is of measured round-trip times; expected {RTT}.")
         for name, text in self.part.files.items():
             self.folder.mkdir(parents=True, exist_ok=True)
             write_atomically(self.folder / name, text.encode())
         data = None if self.data is None else str(self.data)
         grids = self.part.grids(self.quick, data=data, device=self.device)
-        return [each for grid in grids for each in points(_placed(grid, self.folder))]
+        where = {"folder": str(self.folder), "rtt": str(self.rtt)}
+        return [each for grid in grids for each in points(_placed(grid, where))]
 
     def cost(self, every: Sequence[Point]) -> Cost:
         """What the runs that are not done will take: a short piece of one of each algorithm is made."""
@@ -159,13 +171,15 @@ class Making:
         return Drawn(f"{self.name}-{picture.name}", picture.caption, figure)
 
 
-def _placed(grid: Any, folder: Path) -> Any:
-    """The grid with this folder where it names one."""
+def _placed(grid: Any, where: Mapping[str, str]) -> Any:
+    """The grid with these places where it names them."""
     if isinstance(grid, dict):
-        return {key: _placed(value, folder) for key, value in grid.items()}
+        return {key: _placed(value, where) for key, value in grid.items()}
     if isinstance(grid, list):
-        return [_placed(value, folder) for value in grid]
-    return grid.replace("{folder}", str(folder)) if isinstance(grid, str) else grid
+        return [_placed(value, where) for value in grid]
+    for name, place in where.items():
+        grid = grid.replace(f"{{{name}}}", place) if isinstance(grid, str) else grid
+    return grid
 
 
 def _seconds(point: Point) -> float:
