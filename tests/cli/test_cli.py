@@ -74,7 +74,7 @@ REFUSED = [
     ("--algorithms adsgd:local_steps=True", "got 'True'"),
     ("--agents 1 --topology torus", "1 agent makes no torus"),
     ("--algorithms dsgd:aftr", "Did you mean 'after'?"),
-    ("--algorithms rfast:overlap", "rfast has no options"),
+    ("--algorithms kungurtsev:overlap", "kungurtsev has no options"),
     ("--algorithms adpsgd:atomic --topology complete", "bipartite"),
     ("--topology gird", "Unknown topology 'gird'. Did you mean 'grid'?"),
     ("--topology ring:3", "'ring:3' has a colon"),

@@ -152,7 +152,7 @@ def test_every_row_finds_its_class_and_options_are_checked() -> None:
     assert find("DSGD:after").new().after  # type: ignore[attr-defined]
     both = find("adpsgd:wait+atomic").new()
     assert (both.wait, both.atomic) == (True, True)  # type: ignore[attr-defined]
-    for wrong, hint in (("adsg", "'adsgd'"), ("dsgd:aftr", "'after'"), ("rfast:fast", "no options")):
+    for wrong, hint in (("adsg", "'adsgd'"), ("dsgd:aftr", "'after'"), ("kungurtsev:fast", "no options")):
         with pytest.raises(SettingError, match=hint):
             find(wrong)
 
