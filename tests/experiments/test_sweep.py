@@ -56,7 +56,7 @@ def with_seeds(*seeds: int) -> dict[str, Any]:
         ("fixed = 3", "'fixed' must be a table"),
         ("grid = [1]", "'grid' must be a table"),
         ("[fixed]\nalgorithm = 'adsgdd'", "Did you mean 'adsgd'?"),
-        ("[fixed]\nalgorithm = 'rfast:fast'", "has no options"),
+        ("[fixed]\nalgorithm = 'kungurtsev:fast'", "has no options"),
         ("[fixed]\nalgorithm = 3", "'algorithm' must be text; got 3"),
         ("[fixed]\nalgorithm = ['adsgd']", "'algorithm' must be text"),
         ("[fixed]\nalgorithm = 'adsgd'\nskwe = 1", "Unknown setting 'skwe'. Did you mean 'skew'?"),
