@@ -69,9 +69,9 @@ def test_a_class_says_which_messages_carry_models_and_which_are_accumulated(
     sim, agent = started(name, quadratic(), check=False), ALGORITHMS[name].prototype
     seen, give = set[tuple[type, type]](), sim.links.give
 
-    def watched(sender: int, medium: Any, to: tuple[int, ...], message: Any) -> None:
+    def watched(sender: int, medium: Any, to: tuple[int, ...], message: Any, letter: int) -> None:
         seen.add((medium, type(message)))
-        give(sender, medium, to, message)
+        give(sender, medium, to, message, letter)
 
     monkeypatch.setattr(sim.links, "give", watched)
     sim.run(9)
