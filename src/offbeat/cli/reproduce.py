@@ -58,11 +58,9 @@ def reproduce(
     folder, count = out or Path("reproduce"), wanted(workers)
     check_writable(folder=folder)
     makings = [
-        Making(PAPERS[paper], each, folder, quick, data, device, rtt)
-        for each in _parts(PAPERS[paper], part)
-        if part is not None or quick or rtt is not None or not each.measured
+        Making(PAPERS[paper], each, folder, quick, data, device, rtt) for each in _parts(PAPERS[paper], part)
     ]
-    codes = [_make(each, count, dry_run, quiet) for each in makings]
+    codes = [_make(each, count, dry_run, quiet) for each in makings if part is not None or not each.lacking]
     if any(codes):
         raise typer.Exit(max(codes))
 

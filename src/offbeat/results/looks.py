@@ -45,7 +45,7 @@ def looks(
         if not re.fullmatch("#[0-9a-fA-F]{6}", str(colour)):
             raise SettingError(f"A colour is written as in '#0072B2'; got {colour!r} for {name}.")
     names = {label: runs[0].algorithm for label, runs in groups.items()}
-    bases = list(dict.fromkeys(_base(name) for name in names.values()))
+    bases = list(dict.fromkeys(base(name) for name in names.values()))
     if unknown := {*(colours or {})} - {*bases, *names.values()}:
         raise SettingError(
             f"There is no algorithm {' or '.join(sorted(unknown))} to be coloured; these are there: "
@@ -54,8 +54,8 @@ def looks(
     own = [*dict.fromkeys((*USUAL, *ALGORITHMS)), *(base for base in bases if base not in ALGORITHMS)]
     found, taken = dict[str, Look](), set[Look]()
     for place, (label, name) in enumerate(names.items()):
-        nth = own.index(_base(name)) if len(bases) > 1 else place
-        colour = (colours or {}).get(name) or (colours or {}).get(_base(name)) or PALETTE[nth % len(PALETTE)]
+        nth = own.index(base(name)) if len(bases) > 1 else place
+        colour = (colours or {}).get(name) or (colours or {}).get(base(name)) or PALETTE[nth % len(PALETTE)]
         turns = (Look(colour, DASHES[k % 6], MARKERS[k % 7]) for k in range(nth, nth + 42))
         found[label] = next(
             (look for look in turns if look not in taken), Look(colour, DASHES[0], MARKERS[0])
@@ -69,6 +69,6 @@ def faint(colour: str) -> str:
     return "#" + "".join(f"{(int(colour[k : k + 2], 16) + 255) // 2:02X}" for k in (1, 3, 5))
 
 
-def _base(name: str) -> str:
+def base(name: str) -> str:
     """The algorithm without its options."""
     return name.partition(":")[0]

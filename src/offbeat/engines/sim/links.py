@@ -52,9 +52,7 @@ class Links:
         self._lost = [BufferedStream(uniform, seed, Purpose.LOSS, i) for i in agents]
         self._liars = {each.agent: Liar(each, seed) for each in world.byzantine}
 
-    def give(
-        self, sender: int, medium: Medium, to: tuple[int, ...], message: Message, letter: int = -1
-    ) -> None:
+    def give(self, sender: int, medium: Medium, to: tuple[int, ...], message: Message, letter: int) -> None:
         """Send something, or have it wait for the sender's link: as one, or for each receiver by itself."""
         incarnation = self.heap.incarnation
         copies: list[tuple[int, ...]] = [(j,) for j in to] if self.unicast else [to]

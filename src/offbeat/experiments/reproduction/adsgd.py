@@ -2,6 +2,8 @@
 
 from offbeat.experiments.reproduction.adsgd_claims import (
     CASES,
+    FORM,
+    RFAST,
     biased,
     elsewhere,
     falling,
@@ -20,12 +22,6 @@ from offbeat.experiments.reproduction.adsgd_claims import (
 from offbeat.experiments.reproduction.adsgd_measured import INTERNET
 from offbeat.experiments.reproduction.adsgd_vgg import VGG
 from offbeat.experiments.reproduction.part import Claim, Paper, Part, Picture
-
-RFAST = (
-    "R-FAST's learning rate: the paper has another for it, to match the others' step, and does not say it. "
-    "Shown are n times theirs, 0.09, and one of the same effect with models one round old (rfast:matched)"
-)
-FORM = "the form of DSGD: it sends its model while it computes (ours)"
 
 COUNTED = (
     Claim("A1", "an update sends 50 % less than that of existing tracking methods", less_traffic,

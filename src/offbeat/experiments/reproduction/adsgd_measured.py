@@ -3,8 +3,8 @@
 from collections.abc import Callable
 from dataclasses import replace
 
-from offbeat.experiments.reproduction.adsgd_claims import savings
-from offbeat.experiments.reproduction.evidence import Evidence, by_rate, others
+from offbeat.experiments.reproduction.adsgd_claims import over_asynchronous, savings
+from offbeat.experiments.reproduction.evidence import Evidence
 from offbeat.experiments.reproduction.part import MEASURED, Claim, Part, Picture
 from offbeat.results.reproduction import Finding
 
@@ -25,10 +25,7 @@ def _each(evidence: Evidence, asked: Callable[[Evidence, str], list[Finding]]) -
 
 def sooner_than_asynchronous(evidence: Evidence) -> list[Finding]:
     def asked(here: Evidence, mean: str) -> list[Finding]:
-        def found(some: Evidence, reading: str) -> Finding:
-            return replace(savings(some, others(some), 0.5), reading=f"{mean}, {reading}")
-
-        return by_rate(here, "rfast", found)
+        return [replace(each, reading=f"{mean}, {each.reading}") for each in over_asynchronous(here, 0.5)]
 
     return _each(evidence, asked)
 

@@ -4,8 +4,11 @@ import math
 
 from offbeat.experiments.reproduction.adsgd_claims import (
     CASES,
+    FORM,
+    RFAST,
     STRAGGLERS,
     larger_where_more_alike,
+    over_asynchronous,
     savings,
     sorted_data,
 )
@@ -13,16 +16,11 @@ from offbeat.experiments.reproduction.evidence import Evidence, by_rate, others,
 from offbeat.experiments.reproduction.part import Claim, Part, Picture
 from offbeat.results.reproduction import Finding
 
-RFAST = "R-FAST's learning rate: n times the others', 0.09, and rfast:matched are shown"
 ALIKE, WITHOUT = 0.2, ("base", "slow-comm")
 
 
 def sooner_than_asynchronous(evidence: Evidence) -> list[Finding]:
-    def found(some: Evidence, reading: str) -> Finding:
-        made = savings(some, others(some), 0.15, 0.7)
-        return Finding(made.verdict, made.measured, reading)
-
-    return by_rate(sorted_data(evidence), "rfast", found)
+    return over_asynchronous(sorted_data(evidence), 0.15, 0.7)
 
 
 def sooner_than_synchronous(evidence: Evidence) -> list[Finding]:
@@ -109,8 +107,7 @@ VGG = Part(
     (
         Claim("A11", "VGG-11 gets to 85 % 15 % to 70 % sooner than with the other asynchronous ones",
               sooner_than_asynchronous, RFAST),
-        Claim("A12", "it saves 30 % to 85 % of DSGD's time", sooner_than_synchronous,
-              "the form of DSGD: it sends its model while it computes (ours)"),
+        Claim("A12", "it saves 30 % to 85 % of DSGD's time", sooner_than_synchronous, FORM),
         Claim("A13", "with a straggler it saves 35 % to 58 % of parallel SGD's", sooner_than_parallel),
         Claim("A14", "without stragglers parallel SGD is the fastest, ADSGD next", next_to_parallel, RFAST),
         Claim("A15", "R-FAST diverges where all send 2 times slower, and with a straggler", tracking_diverges,

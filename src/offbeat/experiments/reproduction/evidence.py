@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from statistics import median
 from typing import Any
 
+from offbeat.results.looks import base
 from offbeat.results.reproduction import CONFIRMED, NOT, UNDECIDED, UNTESTABLE, Finding
 from offbeat.results.run import Run
 from offbeat.results.values import time_text
@@ -149,8 +150,3 @@ def by_rate(evidence: Evidence, algorithm: str, found: Callable[[Evidence, str],
         runs = [replace(run, algorithm=algorithm) for run in Evidence(mine).where(algorithm=name, lr=lr).runs]
         findings.append(found(Evidence([*others, *runs]), f"{name} at {lr:g}"))
     return findings
-
-
-def base(algorithm: str) -> str:
-    """Its name without options."""
-    return algorithm.partition(":")[0]

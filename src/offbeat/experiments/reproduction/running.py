@@ -93,6 +93,11 @@ class Making:
         return f"{self.paper.name}-{self.part.name}" + "-quick" * self.quick
 
     @property
+    def lacking(self) -> bool:
+        """Whether it cannot be made without round-trip times, and has none."""
+        return self.part.measured and self.rtt is None and not self.quick
+
+    @property
     def table(self) -> Path:
         """The Parquet file of its runs."""
         return self.folder / f"{self.name}.parquet"
@@ -107,7 +112,7 @@ class Making:
 
     def points(self) -> list[Point]:
         """Its runs, each checked; the files that they name are written. Raises SettingError or DataError."""
-        if self.part.measured and self.rtt is None and not self.quick:
+        if self.lacking:
             raise SettingError(f"Part '{self.part.name}' is of measured round-trip times; expected {RTT}.")
         for name, text in self.part.files.items():
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -177,8 +182,9 @@ def _placed(grid: Any, where: Mapping[str, str]) -> Any:
         return {key: _placed(value, where) for key, value in grid.items()}
     if isinstance(grid, list):
         return [_placed(value, where) for value in grid]
-    for name, place in where.items():
-        grid = grid.replace(f"{{{name}}}", place) if isinstance(grid, str) else grid
+    if isinstance(grid, str):
+        for name, place in where.items():
+            grid = grid.replace(f"{{{name}}}", place)
     return grid
 
 
