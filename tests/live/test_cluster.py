@@ -382,3 +382,57 @@ async def test_every_letter_arrives_once_and_in_order_and_no_mass_is_lost(seed: 
 
         await until(settled, 300.0, look=0.1)
         assert sum(each.mass for each in agents) == len(HOSTS) << 20
+
+
+@at_once
+async def test_who_sleeps_is_woken_though_a_gateway_died_before_it_rang() -> None:
+    """The receiver, by the gateway after the one that put a letter there; the sender, once there is room."""
+    async with machines(0, 1) as there:
+        first, second = there[0].agent(0, size=700), there[1].agent(1, size=700)
+        first.meet(1, 1)
+        second.meet(0, 1)
+        for machine in there:
+            assert machine.exchange is not None
+            machine.exchange.bells.ring = lambda agent: None  # type: ignore[method-assign]
+        letter, sent = Numbered(1, vector(1.0)), 0
+        while first.post(1, letter, Tag()):
+            sent += 1
+        await until(lambda: there[0].exchange is not None and not there[0].exchange.waiting)
+        for machine, transport in zip(there, (first, second), strict=True):
+            transport.bell.quiet()
+            await machine.kill()
+            machine.start()
+            await until(lambda transport=transport: asleep(transport) is False, 1.0)  # type: ignore[misc]
+        assert len(taken(second)) == sent
+
+
+@at_once
+async def test_a_letter_that_is_faster_than_its_senders_row_is_found() -> None:
+    async with machines(0, 1) as there:
+        there[1].links[0].cut = "hangs"
+        first, second = there[0].agent(0), there[1].agent(1)
+        first.meet(1, 1)
+        second.meet(0, 1)
+        await until(lambda: there[0].board.row(1)[Row.INCARNATION] == 1)
+        first.post(1, Model(vector(3.0)), Tag())
+        await until(lambda: "mail.0.1.1.1" in {path.name for path in there[1].folder.iterdir()})
+        assert await awake(second, 2.0) == []
+        there[1].links[0].cut = ""
+        assert await awake(second, 300.0) == [(0, 3.0)]
+
+
+async def awake(transport: Transport, seconds: float) -> list[tuple[int, float]]:
+    """What comes within this time to an agent that does nothing until its bell rings."""
+    end = (loop := asyncio.get_running_loop()).time() + seconds
+    found: list[tuple[int, float]] = []
+    while not found and loop.time() < end:
+        if not asleep(transport):
+            transport.bell.quiet()
+            found = taken(transport)
+        await asyncio.sleep(0.01)
+    return found
+
+
+def asleep(transport: Transport) -> bool:
+    """Whether an agent that has nothing to do but to wait would go on sleeping."""
+    return not transport.bell.wait(0.0)

@@ -118,6 +118,7 @@ def test_agents_join_and_leave_and_the_run_is_replayed_and_resumed(
     assert re.fullmatch(r"Agent 4 joined after [\d.]+ s, its neighbours are 0, 2\.\n", said[0])
     assert re.fullmatch(r"Agent 5 joined after [\d.]+ s, its neighbours are 1, 3\.\n", said[1])
     assert '"done": false' in (shared / "answer.broken").read_text()
+    assert not [*shared.glob("ask.*")]
     until(lambda: shared_by_six(tmp_path))
     refused = asked(tmp_path, "failing", "join", "../out", "--neighbours", "0,1")
     leaver = asked(tmp_path, "leave", "leave", "../out", "--agent", "1")

@@ -114,6 +114,7 @@ class Gateway:
             if at_launcher:
                 now: tuple[Any, ...] = (checksum(mine, range(mine.n)),)
             else:
+                order = theirs.order  # first: whatever it was given after is then seen below
                 if theirs.membership > mine.membership:
                     await exchange.agreed()
                 for agent, incarnation in theirs.since(mine.membership):
@@ -121,8 +122,8 @@ class Gateway:
                 if theirs.zero and not mine.zero:
                     mine.words[4] = theirs.zero + int(1e9 * self.skew * self.machine)
                 mine.words[5] = theirs.last_step
-                if mine.order is not theirs.order and (theirs.zero or theirs.order >= Order.STOP):
-                    mine.order = theirs.order
+                if mine.order is not order and (theirs.zero or order >= Order.STOP):
+                    mine.order = order
                 now = mine.order, mine.membership
             if now != before:
                 for bell in bells:

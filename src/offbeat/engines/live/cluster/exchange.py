@@ -168,9 +168,12 @@ class Exchange:
 
     async def run(self) -> None:
         """Until it is cancelled. Raises what no part of it should meet."""
-        for i in (i for i in range(len(self.hosts)) if not self.here(i)):
-            self.bells.place(i, elsewhere=True)
-            self.incoming.count(i)
+        for i in range(len(self.hosts)):
+            if self.here(i):
+                self.bells.ring(i)  # a gateway before this one may have ended before it did
+            else:
+                self.bells.place(i, elsewhere=True)
+                self.incoming.count(i)
         try:
             while True:
                 for of in [of for of, task in self._tasks.items() if task.done()]:

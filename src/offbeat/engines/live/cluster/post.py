@@ -205,9 +205,14 @@ class Incoming:
         return box
 
     def count(self, source: int) -> None:
-        """Have the agents here see how many mailboxes of this agent's present life there are."""
+        """Have the agents here see how many mailboxes of this agent's present life there are, and wake those
+        whose they are: letters may have come before anything else was known of that life.
+        """
         row = self.board.row(source)
-        row[Row.MAILBOXES] = len([*self.folder.glob(f"mail.{source}.{row[Row.INCARNATION]}.*")])
+        there = [*self.folder.glob(f"mail.{source}.{row[Row.INCARNATION]}.*")]
+        row[Row.MAILBOXES] = len(there)
+        for path in there:
+            self.bells.ring(Name.of(path).to)
 
     def forget(self, agent: int, incarnation: int) -> None:
         """Of what its other lives have sent nothing is taken any more."""

@@ -152,7 +152,10 @@ def requests(shared: Path, keep: bool = False) -> Iterator[tuple[str, Request]]:
 
 def _take_out(path: Path) -> None:
     with suppress(OSError):
-        path.unlink()
+        if path.is_dir() and not path.is_symlink():
+            path.rmdir()
+        else:
+            path.unlink()
 
 
 def _content(path: Path) -> bytes:
