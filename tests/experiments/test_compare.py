@@ -74,7 +74,7 @@ def test_a_diverging_algorithm_is_reported_and_the_others_finish() -> None:
 
 
 def test_time_to_target_is_interpolated_between_two_evaluations() -> None:
-    settings: dict[str, Any] = {"target": 0.3, "lr": 0.05, **(QUICK | {"until": 200.0})}
+    settings: dict[str, Any] = {"target": 0.3, "lr": 0.05, **(QUICK | {"until": 200.0, "check": False})}
     coarse, fine = (offbeat.simulate("adsgd", eval_every=every, **settings) for every in (8.0, 2.0))
     assert coarse.time_to_target is not None and fine.time_to_target is not None
     k = next(k for k, loss in enumerate(coarse.curve.loss) if loss <= 0.3)
@@ -221,7 +221,7 @@ def test_algorithm_3_is_algorithm_2(quick: bool) -> None:
 
 def test_a_users_own_module_runs_in_compare() -> None:
     task = example("own_module").task()
-    result = offbeat.compare(["adsgd", "rfast"], task=task, case="combined", lr=0.1, until=20, eval_every=10)
+    result = offbeat.compare(["adsgd", "rfast"], task=task, case="combined", lr=0.1, until=6, eval_every=3)
     for run in result.runs:
         assert run.settings["task"] == "digits-cnn"
         assert run.final["accuracy"] is not None
@@ -291,7 +291,7 @@ def test_a_module_with_two_dtypes_and_tied_weights_is_two_parts() -> None:
     task = ModuleTask(Mixed(), nn.functional.mse_loss, (x, x.sum(1).double()), agents=9, batch=4)
     assert [(p.dtype, p.numel()) for p in task.initial()] == [(torch.float32, 16), (torch.float64, 5)]
     for algorithm in ("adsgd", "rfast", "allreduce", "adpsgd"):
-        run = offbeat.simulate(algorithm, task=task, until=20, eval_every=10, lr=0.02, check=True)
+        run = offbeat.simulate(algorithm, task=task, until=8, eval_every=4, lr=0.02, check=True)
         assert run.measure == "loss"
         assert run.curve.loss[-1] < run.curve.loss[0]
 

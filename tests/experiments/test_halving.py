@@ -265,9 +265,10 @@ def test_without_optuna_it_is_said_what_to_install(monkeypatch: pytest.MonkeyPat
 
 def test_what_was_tried_is_said_before_in_the_table_the_file_and_on_the_page(tmp_path: Path) -> None:
     words = (
-        f"compare --task quadratic --agents 4 --topology ring --until 9 --algorithms adsgd,{MINE} --seeds 2 "
-        f"--tune lr=0.05:1:log,h=0.5:4 --tune-budget 6 --tune-seeds 2 --tune-by final --show-tuning "
-        f"--workers 1 --json {tmp_path / 'r.json'} --report {tmp_path / 'r.html'}"
+        f"compare --task quadratic --agents 4 --topology ring --until 9 --eval-every 1 "
+        f"--algorithms adsgd,{MINE} --seeds 2 --tune lr=0.05:1:log,h=0.5:4 --tune-budget 6 --tune-seeds 2 "
+        f"--tune-by final --show-tuning --workers 1 "
+        f"--json {tmp_path / 'r.json'} --report {tmp_path / 'r.html'}"
     )
     done = CliRunner().invoke(app, words.split())
     assert done.exit_code == 0, done.output

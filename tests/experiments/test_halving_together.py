@@ -57,7 +57,8 @@ def test_workers_give_the_same_bytes(
 
 
 def test_another_space_budget_or_criterion_is_another_comparison(call: Call, tmp_path: Path) -> None:
-    words = "compare --task quadratic --agents 4 --topology ring --until 9 --algorithms adsgd --tune-seeds 1"
+    words = "compare --task quadratic --agents 4 --topology ring --until 9 --eval-every 1 "
+    words += "--algorithms adsgd --tune-seeds 1"
     first = *words.split(), "--out", tmp_path / "out", "--tune-budget", "2", "--tune"
     assert call(*first, "lr=0.05:1:log").code == 0
     for more in (

@@ -34,7 +34,7 @@ from offbeat.experiments.runs import Job, engines, run_one
 def peak():  # ru_maxrss would begin with that of the process that started this one
     lines = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
     return 1024 * int(lines["VmHWM"].split()[0])
-for name, how, agents, until in (("adsgd", "levels", 9, 15_000), ("rfast", "batched", 1000, 4)):
+for name, how, agents, until in (("adsgd", "levels", 9, 5_000), ("rfast", "batched", 1000, 2)):
     if not (child := os.fork()):
         break
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0

@@ -189,10 +189,22 @@ def test_what_an_algorithm_raises_in_a_run_has_its_line(folder: Path) -> None:
 
 def test_the_command_line_runs_it_and_the_page_says_how_to_run_it_again(folder: Path) -> None:
     names = "adsgd,mine.py:Mine,mine.py:Mine(h=10)"
-    options = ["--task", TASK, "--topology", "mine.py:graph", "--until", "9", "--seeds", "2", "--check"]
+    options = [
+        "--task",
+        TASK,
+        "--topology",
+        "mine.py:graph",
+        "--until",
+        "9",
+        "--eval-every",
+        "3",
+        "--seeds",
+        "2",
+        "--check",
+    ]
     options += ["--lr", "0.02", "--lr", "Mine(h=10)=0.001", "--agents", "5", "--workers", "1"]
     shown = say("compare", "--algorithms", names, *options, "--json", "a.json", "--report", "a.html")
-    assert f"{TASK}, case base, 5 agents on mine.py:graph, to time 9" in shown
+    assert f"{TASK}, case base, 5 agents on mine.py:graph, evaluated every 3, to time 9" in shown
     line = re.sub(
         "<[^>]*>", "", re.findall("<pre><code>(.*?)</code></pre>", (folder / "a.html").read_text())[0]
     )
@@ -209,7 +221,16 @@ def test_a_folder_with_blanks_and_a_comma_is_named_in_quotes_here_and_in_the_com
     (folder / "a b,c").mkdir()
     shutil.move(folder / "mine.py", folder / "a b,c")
     named = '"a b,c/mine.py:Mine(h=2)",adsgd'
-    options = ["--task", "a b,c/mine.py:make_task", "--metric", '"a b,c/mine.py:count"', "--until", "3"]
+    options = [
+        "--task",
+        "a b,c/mine.py:make_task",
+        "--metric",
+        '"a b,c/mine.py:count"',
+        "--until",
+        "3",
+        "--eval-every",
+        "1",
+    ]
     say("compare", "--algorithms", named, *options, "--json", "a.json")
     again = shlex.split(command(offbeat.load("a.json"))[0])
     assert again[again.index("--algorithms") + 1] == named
@@ -253,7 +274,7 @@ def test_metrics_of_ones_own_are_measured_and_named_by_their_options(folder: Pat
 
 def test_a_sweep_takes_it_and_makes_its_runs_again_when_it_changes(folder: Path) -> None:
     (folder / "grid.toml").write_text(
-        f"[fixed]\ntask = '{TASK}'\ntopology = 'mine.py:graph'\nagents = 5\nuntil = 3\n"
+        f"[fixed]\ntask = '{TASK}'\ntopology = 'mine.py:graph'\nagents = 5\nuntil = 3\neval_every = 1\n"
         "[grid]\nalgorithm = ['adsgd', 'mine.py:Mine', 'mine.py:Mine(h=10)']\n[lr]\n'Mine(h=10)' = 0.001\n"
     )
     say("sweep", "grid.toml", "--workers", "2")
@@ -264,7 +285,9 @@ def test_a_sweep_takes_it_and_makes_its_runs_again_when_it_changes(folder: Path)
     assert [json.loads(row["code"]) for row in rows] == [find("mine.py:Mine").code] * 3
     runs = [
         run.digest
-        for run in plan("mine.py:Mine", task=TASK, topology="mine.py:graph", agents=5, until=3).runs()
+        for run in plan(
+            "mine.py:Mine", task=TASK, topology="mine.py:graph", agents=5, until=3, eval_every=1
+        ).runs()
     ]
     assert runs == [rows[1]["digest"]]
     for where in ("grid.parquet", "grid.parquet.runs"):  # called as `compare` calls them
@@ -281,7 +304,14 @@ def test_a_worker_of_a_sweep_refuses_another_version(folder: Path) -> None:
     assert "mine.py, or what it imports from its folder, has changed" in outcome.failure
 
 
-OWN = {"task": TASK, "topology": "mine.py:graph", "metrics": "mine.py:count", "agents": 5, "until": 3}
+OWN = {
+    "task": TASK,
+    "topology": "mine.py:graph",
+    "metrics": "mine.py:count",
+    "agents": 5,
+    "until": 3,
+    "eval_every": 1,
+}
 ON_A_CLUSTER = {"fixed": OWN, "grid": {"algorithm": ["adsgd", "mine.py:Mine(h=2)"], "seed": [0, 1]}}
 
 

@@ -53,7 +53,7 @@ def script(trace: Trace) -> Trace:
 @pytest.mark.parametrize("algorithm", ["adsgd", "dsgd", "dsgd:after", "adpsgd", "allreduce"])
 def test_the_fit_measures_the_delays_of_every_agent(algorithm: str) -> None:
     _, trace = simulated(
-        algorithm, eval_every=200.0, case="combined", straggler=2, slowdown=3.0, until=4000.0
+        algorithm, eval_every=200.0, case="combined", straggler=2, slowdown=3.0, until=2000.0
     )
     size = sum(
         x.numel() * x.element_size()
@@ -132,15 +132,16 @@ def test_a_case_removes_the_straggler_of_the_recorded_run() -> None:
 @pytest.mark.parametrize("algorithm", ["adsgd", "dsgd", "rfast", "allreduce"])
 def test_of_a_script_the_schedule_is_predicted(algorithm: str) -> None:
     """In seconds, whatever a unit is: gradients of 20 microseconds too."""
-    truth, _ = simulated(algorithm, topology="complete", communication="constant mean 0")
-    trace = script(simulated("adsgd", communication="constant mean 0")[1])
+    prompt = {"communication": "constant mean 0", "until": 300.0}
+    truth, _ = simulated(algorithm, topology="complete", **prompt)
+    trace = script(simulated("adsgd", **prompt)[1])
     fast = replace(trace, events=trace.events.copy(), writes=trace.writes.copy())
     for rows, names in ((fast.events, ("time", "start", "end")), (fast.writes, ("time",))):
         for name in names:
             rows[name] *= 2e-5
-    found = predict(fast, algorithm, topology="complete", until=600 * 2e-5)
+    found = predict(fast, algorithm, topology="complete", until=300 * 2e-5)
     assert sum(found.predicted.steps) == pytest.approx(truth.updates, rel=0.05)
-    assert found.predicted.per_second == pytest.approx(truth.updates / (600 * 2e-5), rel=0.05)
+    assert found.predicted.per_second == pytest.approx(truth.updates / (300 * 2e-5), rel=0.05)
     assert "loss" not in found.predicted.record()
     assert abs(found.error) < 3
 
@@ -149,9 +150,9 @@ def test_of_a_script_the_schedule_is_predicted(algorithm: str) -> None:
 
 
 def live(folder: Path, *options: str) -> Path:
-    """A real run of 160 units of 20 ms; its trace."""
+    """A real run of 100 units of 20 ms; its trace."""
     folder.mkdir()
-    words = "live --task quadratic --agents 4 --unit 20ms --until 160 --out out --quiet"
+    words = "live --task quadratic --agents 4 --unit 20ms --until 100 --out out --quiet"
     run = finished(folder, *words.split(), *options)
     assert run.code == 0, run.said + run.complained
     return next((folder / "out").glob("*/trace.npz"))

@@ -22,9 +22,7 @@ BEFORE = "    data: str | Path | None = setting("
 def with_a_setting_more(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the package with one line more, in one file."""
     folder = tmp_path_factory.mktemp("copy")
-    shutil.copytree(
-        Path(offbeat.__file__).parent, folder / "offbeat", ignore=shutil.ignore_patterns("__pycache__")
-    )
+    shutil.copytree(Path(offbeat.__file__).parent, folder / "offbeat")
     file = folder / "offbeat" / "experiments" / "experiment.py"
     source = file.read_text("utf-8")
     assert source.count(BEFORE) == 1

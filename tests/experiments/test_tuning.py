@@ -16,7 +16,7 @@ from offbeat.cli.commands import app
 from offbeat.experiments.tuning import AWAY, ROUNDS, Search, Trial, TuneSettings, between, level, unstable
 from offbeat.results.trials import Tuning
 
-QUICK: dict[str, Any] = {"task": "quadratic", "until": 20.0, "case": "combined"}
+QUICK: dict[str, Any] = {"task": "quadratic", "until": 20.0, "case": "combined", "eval_every": 1.0}
 SEEDS = (7, 8, 9)
 
 

@@ -12,7 +12,13 @@ from offbeat.core.system.streams import Purpose
 from offbeat.experiments.sweep.rows import Rows
 from offbeat.world.speeds import speeds
 
-SMALL: dict[str, Any] = {"task": "quadratic", "until": 3.0, "agents": 3, "topology": "ring"}
+SMALL: dict[str, Any] = {
+    "task": "quadratic",
+    "until": 3.0,
+    "eval_every": 0.5,
+    "agents": 3,
+    "topology": "ring",
+}
 
 
 def test_no_algorithm() -> None:

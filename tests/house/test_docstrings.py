@@ -3,6 +3,7 @@
 import ast
 import re
 from collections.abc import Iterator
+from functools import cache
 from itertools import dropwhile, takewhile
 
 from rooms import modules
@@ -19,6 +20,7 @@ def parameters(node: ast.FunctionDef | ast.AsyncFunctionDef) -> set[str]:
     return {arg.arg for arg in (*a.posonlyargs, *a.args, *a.kwonlyargs, a.vararg, a.kwarg) if arg is not None}
 
 
+@cache
 def known(node: Documented) -> set[str]:
     """The names that a docstring may say something of: parameters; of a class, its fields and properties."""
     if not isinstance(node, ast.ClassDef):

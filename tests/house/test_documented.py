@@ -45,22 +45,24 @@ PAGES = (
 TOUR = "docs/tour.md"
 """Its commands go on from one another, so that they are run in their order."""
 
-TUNED = "--until 2 --tune-budget 2 --tune-seeds 1"
+TUNED = "--until 2 --eval-every 1 --tune-budget 2 --tune-seeds 1"
+ONE_RATE = "--tune-grid 0.1 --tune-seeds 1"
 
 SHORTER = {
     "offbeat compare --task mnist": "--until 2 --eval-every 1",
     "offbeat compare --algorithms adsgd,dsgd --partition": TUNED,
     "offbeat compare --algorithms": "--until 2 --eval-every 1 --seeds 1",
     "offbeat compare --skew 0 --target": "--until 4 --seeds 1 --tune-grid 0.3",
-    "offbeat compare --task digits --algorithms all": "--until 1 --agents 3",  # minutes
-    "offbeat compare --task quadratic --topology complete": "--until 2 --seeds 1",
-    "offbeat compare --task quadratic --until 200": "--until 20",
+    "offbeat compare --task digits --algorithms all": "--until 1 --eval-every 1 --agents 3",  # minutes
+    "offbeat compare --task quadratic --topology complete": "--until 2 --eval-every 1 --seeds 1",
+    "offbeat compare --task quadratic --until 200": "--until 20 --eval-every 5",
     "offbeat compare --task quadratic --until 20 --algorithms adsgd,mine.py": TUNED,
     "offbeat compare --task quadratic --until 20 --algorithms adsgd,rfast": TUNED,
     "offbeat compare --task quadratic --": "",  # the others are short
     "offbeat compare --task quadratic": "--until 20",
     "offbeat compare --until 300": "--until 3 --algorithms adsgd,dsgd",
-    "offbeat compare --loss 0.3": "--until 101 --tune-grid 0.1 --tune-seeds 1",  # the crash is at 100
+    "offbeat compare --loss 0.3": ONE_RATE
+    + " --algorithms adsgd,rfast --until 101 --eval-every 25",  # the crash is at 100
     "offbeat sweep examples/mnist-evaluation.toml": "--dry-run",  # 75 runs
     "offbeat sweep examples/scaling.toml": "--dry-run",  # 18 runs, ten seconds
     "offbeat live --task digits": "--until 5",

@@ -55,15 +55,15 @@ def test_the_pretended_device_refuses_what_a_gpu_would(device: torch.device) -> 
 @pytest.mark.parametrize("task", ["digits", "quadratic"])
 def test_a_run_there_is_the_run_here(task: str, how: str, device: torch.device) -> None:
     assert prepare(Experiment(task=task, device=NAME), 0).task.initial()[0].device == device
-    on_both(NAME, "adsgd", task=task, case="combined", until=6, executor=how, lr=0.05)
+    on_both(NAME, "adsgd", task=task, case="combined", until=3, executor=how, lr=0.05)
 
 
 def test_every_algorithm_and_rule_runs_there(device: torch.device) -> None:
-    common: dict[str, Any] = {"task": "quadratic", "until": 6, "case": "combined"}
+    common: dict[str, Any] = {"task": "quadratic", "until": 3, "case": "combined"}
     on_both(NAME, EVERY, **common, loss=0.2)
-    on_both(NAME, "adsgd,adpsgd,rfast,dsgd", **common, crash="1 at 2 until 4")
+    on_both(NAME, "adsgd,adpsgd,rfast,dsgd", **common, crash="1 at 1 until 2")
     for optimizer in ("nesterov", "adamw"):
-        on_both(NAME, "adsgd,rfast", **common, optimizer=optimizer, schedule="warmup:3+cosine")
+        on_both(NAME, "adsgd,rfast", **common, optimizer=optimizer, schedule="warmup:1+cosine")
 
 
 @pytest.mark.parametrize("name", TASKS)

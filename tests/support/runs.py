@@ -81,6 +81,15 @@ def started(
     return sim
 
 
+def settled(sim: Simulator, limit: np.ndarray, at: float, near: float) -> np.ndarray:
+    """The models once they are so near the limit, at this time at the latest."""
+    for time in np.linspace(0, at, 26)[1:]:
+        sim.run(time)
+        if abs(models(sim) - limit).max() < near:
+            break
+    return models(sim)
+
+
 def models(sim: Simulator) -> np.ndarray:
     """[n, P] of the first part."""
     stacked: np.ndarray = sim.stacked()[0].numpy()

@@ -29,8 +29,9 @@ TABLES = ("events", "writes", "mixed", "transmissions")
 
 
 def prepared(seed: int = 0, **changed: Any) -> Setup:
+    """Small runs; they are evaluated twenty times."""
     chosen: dict[str, Any] = {"task": "quadratic", "until": 40.0, "topology": "ring", "agents": 6} | changed
-    return prepare(Experiment(**chosen), seed)
+    return prepare(Experiment(**{"eval_every": chosen["until"] / 20} | chosen), seed)
 
 
 def schedule_of(p: Setup, name: str = "adsgd", size: int = SIZE) -> Schedule:

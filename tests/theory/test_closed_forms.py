@@ -4,10 +4,9 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from runs import LOCKSTEP, models, quadratic, started, vector
+from runs import LOCKSTEP, models, quadratic, settled, started, vector
 
 from offbeat import Quadratic, World
-from offbeat.engines.sim.simulator import Simulator
 from offbeat.world.topology import Topology, build
 
 SLOW = {
@@ -25,29 +24,20 @@ def adsgd_limit(topology: Topology, task: Quadratic, lr: float) -> np.ndarray:
     return limit
 
 
-def end(sim: Simulator, limit: np.ndarray, at: float, near: float) -> np.ndarray:
-    """The models once they are so near the limit, at this time at the latest."""
-    for time in np.linspace(0, at, 26)[1:]:
-        sim.run(time)
-        if abs(models(sim) - limit).max() < near:
-            break
-    return models(sim)
-
-
 @pytest.mark.parametrize("world", SLOW.values(), ids=SLOW.keys())
 @pytest.mark.parametrize("algorithm", ["adsgd", "dsgd"])
 def test_adsgd_and_dsgd_reach_their_common_limit_whatever_the_speeds(algorithm: str, world: World) -> None:
     task = quadratic()
     sim = started(algorithm, task, world, lr=0.3, check=False)
     limit = adsgd_limit(sim.topology, task, 0.3)
-    found = end(sim, limit, 2500 if algorithm == "dsgd" else 900, 1e-9)
+    found = settled(sim, limit, 2500 if algorithm == "dsgd" else 900, 1e-9)
     assert found == pytest.approx(limit, abs=1e-9)
 
 
 def test_the_average_is_exact_for_equal_curvature() -> None:
     task = quadratic(equal=True)
     sim = started("adsgd", task, SLOW["both, and loses 30 %"], lr=0.3, check=False)
-    found = end(sim, adsgd_limit(sim.topology, task, 0.3), 900, 1e-10)
+    found = settled(sim, adsgd_limit(sim.topology, task, 0.3), 900, 1e-10)
     assert found.mean(0) == pytest.approx(task.b.mean(0), abs=1e-9)
 
 
@@ -86,7 +76,7 @@ def test_allreduce_reaches_the_optimum() -> None:
     task = quadratic()
     sim = started("allreduce", task, SLOW["computes 10 times slower"], lr=0.5, check=False)
     limit = np.tile(task.optimum, (9, 1))
-    assert end(sim, limit, 800, 1e-9) == pytest.approx(limit, abs=1e-9)
+    assert settled(sim, limit, 800, 1e-9) == pytest.approx(limit, abs=1e-9)
 
 
 def weighted(task: Quadratic, p: np.ndarray) -> np.ndarray:

@@ -8,7 +8,7 @@ import torch
 from entries import ENTRIES
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from runs import ALL, LOCKSTEP, minibatches, models, quadratic, started
+from runs import ALL, LOCKSTEP, minibatches, models, quadratic, settled, started
 
 from offbeat import Delay, Momentum, Quadratic, World
 from offbeat.core.rules import SGD, AdamW, Nesterov, NewRule
@@ -157,8 +157,8 @@ def test_double_step_adsgd_has_the_same_limit() -> None:
     ring = build("ring", 4)
     for theta in (0.1, 0.5, 1.0):
         sim = started(f"adsgd:theta={theta:g}", quadratic(4), UNEQUAL_FOUR, ring, lr=0.3, check=False)
-        sim.run(300 / theta)
-        assert models(sim) == pytest.approx(limit("adsgd", quadratic(4), ring, 0.3), abs=1e-9)
+        end = limit("adsgd", quadratic(4), ring, 0.3)
+        assert settled(sim, end, 300 / theta, 1e-9) == pytest.approx(end, abs=1e-9)
 
 
 def test_double_step_adsgd_is_adsgd_with_other_weights_and_another_step() -> None:
