@@ -10,7 +10,19 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from offbeat.core.forms import concat, difference, mix, pin, split, total, zero
+from offbeat.core.forms import (
+    concat,
+    difference,
+    mix,
+    opened,
+    piece,
+    pin,
+    replaced,
+    split,
+    total,
+    weighted,
+    zero,
+)
 from offbeat.core.sums import plain
 from offbeat.core.system import kernel
 from offbeat.core.vector import Leased, Linear, Parts, Scope, Stamp, Vector, opaque
@@ -116,6 +128,35 @@ def test_join_undoes_split(n: int, length: int) -> None:
     pieces = split(v, n)
     assert len(pieces) == n
     assert all(torch.equal(a, b) for a, b in zip(concat(pieces).parts, v.parts, strict=True))
+
+
+@given(st.integers(1, 12), st.integers(0, 7), st.data())
+def test_pieces_that_are_replaced_are_those_of_the_other(n: int, length: int, draw: st.DataObject) -> None:
+    one, other = (Vector((k * torch.arange(length), k * torch.arange(2 * length))) for k in (1, -1))
+    which = draw.draw(st.lists(st.integers(0, n - 1), unique=True))
+    made = replaced(one, n, {c: piece(other, n, c) for c in which})
+    for c, part in enumerate(split(made, n)):
+        expected = piece(other if c in which else one, n, c)
+        assert all(torch.equal(a, b) for a, b in zip(part.parts, expected.parts, strict=True))
+
+
+def test_of_a_multiple_the_piece_alone_is_made() -> None:
+    """The multiple of the piece: what else there is of it is never computed."""
+    x = vec(1.0, 2.0, 4.0)
+    with Scope():
+        multiple = 0.1 * x
+        second = piece(multiple, 2, 1)
+        kept = zero(second) + second
+        assert multiple._parts is None
+    assert torch.equal(kept.parts[0], 0.1 * x.parts[0][2:])
+    assert multiple._parts is not None, "evaluated as it is still referred to"
+
+
+def test_an_open_form_gives_its_terms_away() -> None:
+    x, y, z = vec(1.0), vec(2.0), vec(3.0)
+    flowed = opened(weighted((0.75, x), (0.25, y)))
+    assert (difference(z, flowed) / 2)._terms == ((0.5, z), (-0.375, x), (-0.125, y))
+    assert (flowed + z)._terms == ((0.75, x), (0.25, y), (1.0, z))
 
 
 def test_late_bound_moves_on_and_pin_does_not() -> None:

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from runs import ALL, quadratic, started
 from torch import nn
 
-from offbeat import SGD, AdamW, Crash, ModuleTask, Momentum, World, tasks
+from offbeat import SGD, AdamW, Crash, ModuleTask, Momentum, Vector, World, tasks
 from offbeat.algorithms import find
+from offbeat.core.forms import piece, replaced
 from offbeat.core.rules import Rule
 from offbeat.core.system.streams import Purpose, stream
 from offbeat.engines.sim import recording
@@ -123,3 +124,20 @@ def test_a_linear_module_is_the_logistic_task(digits: Task) -> None:
         ends.append((x[0].numpy(), task.losses(x), task.accuracies(x)))
     for a, b in zip(*ends, strict=True):
         assert np.asarray(a) == pytest.approx(np.asarray(b), rel=1e-4, abs=1e-5)
+
+
+def test_what_is_recorded_of_pieces_is_what_torch_makes(digits: Task) -> None:
+    """Pieces of models, and vectors as long that are none: in forms, and in place of pieces of a model."""
+    numbers = torch.Generator().manual_seed(0)
+    x, y = (Vector(tuple([torch.randn(p.shape, generator=numbers) for p in digits.initial()])) for _ in "xy")
+    short = Vector(tuple([part.clone() for part in piece(y, 4, 1).parts]))
+    made = []
+    for how in EXECUTORS.values():
+        with how(digits).scope:
+            one = short + piece(x, 4, 1)
+            two = piece(x, 4, 1) - piece(0.3 * y, 4, 1)
+            made.append(
+                [one, two, *[replaced(x, 4, {1: each, 3: piece(y, 4, 3)}) for each in (two, short, one)]]
+            )
+    for ours, expected in zip(*made, strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(ours.parts, expected.parts, strict=True))

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from offbeat.algorithms.adpsgd import ADPSGD
 from offbeat.core.agent import View
 from offbeat.core.errors import SettingError
+from offbeat.core.forms import opened, weighted
 from offbeat.core.vector import Vector
 
 
@@ -74,8 +75,9 @@ class A2CiD2(ADPSGD):
         eta, _ = self.rates(self.view)
         if eta and self.unit and self.now > self.since:
             c = (1 - math.exp(-2 * eta * (self.now - self.since) / self.unit)) / 2
-            d = c * (self.tilde - self.x)
-            self.x, self.tilde = self.x + d, self.tilde - d
+            x, tilde = self.x, self.tilde
+            self.x = opened(weighted((1 - c, x), (c, tilde)))
+            self.tilde = weighted((1 - c, tilde), (c, x))
         self.since = self.now
 
     def move(self, d: Vector) -> None:

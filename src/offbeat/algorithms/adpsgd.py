@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from offbeat.core.agent import View
 from offbeat.core.errors import SettingError
+from offbeat.core.forms import difference
 from offbeat.core.pairs import Ask, Meeting, Moved
 from offbeat.core.vector import Vector
 
@@ -71,7 +72,7 @@ class ADPSGD(Meeting):
                         return
                     self.asked = None
                 self.flow()
-                d = (x - self.x) / 2
+                d = difference(x, self.x) / 2
                 self.move(d)
                 self.send(src, Moved(d))
             case Moved(d):

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from offbeat.core.agent import Agent, View
-from offbeat.core.forms import concat, piece
+from offbeat.core.forms import piece, replaced
 from offbeat.core.vector import Vector
 
 
@@ -41,11 +41,10 @@ class ASBCD(Agent):
 
     def on_gradient(self, g: Vector) -> None:
         """Improve the own block, and read the others as they are now: xhat of the next gradient."""
-        n, blocks = self.n, dict(self.heard)
-        blocks[self.me] = piece(self.x, n, self.me) - piece(self.rule(g), n, self.me)
-        self.publish([j for j in range(n) if j != self.me], Block(blocks[self.me]))
-        all_blocks = [blocks[j] if j in blocks else piece(self.x, n, j) for j in range(n)]
-        self.x = concat(all_blocks, of=tuple(self.heard.values()))
+        n, me = self.n, self.me
+        mine = piece(self.x, n, me) - piece(self.rule(g), n, me)
+        self.publish((*range(me), *range(me + 1, n)), Block(mine))
+        self.x = replaced(self.x, n, {**self.heard, me: mine}, of=tuple(self.heard.values()))
         self.heard = {}
         self.compute(self.x)
 

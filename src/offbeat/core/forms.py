@@ -29,7 +29,11 @@ def pin(v: Vector) -> Vector:
 
 def difference(x: Vector, y: Vector) -> Vector:
     """x - y, whose terms go into what it is added to or taken from: x - (x - y) is 0 x + y, y to the bit."""
-    v = x - y
+    return opened(x - y)
+
+
+def opened(v: Vector) -> Vector:
+    """The form, whose terms go into what it is added to or taken from: it is no term of its own there."""
     v._open = True
     return v
 
@@ -37,6 +41,11 @@ def difference(x: Vector, y: Vector) -> Vector:
 def zero(like: Vector) -> Vector:
     """The zero vector in the shape of `like`."""
     return Vector(tuple(torch.zeros_like(part) for part in like.parts))
+
+
+def weighted(*terms: tuple[float, Vector]) -> Vector:
+    """c_1 v_1 + c_2 v_2 + ..., as one form."""
+    return form(terms)
 
 
 def total(vectors: Iterable[Vector], start: Vector) -> Vector:
@@ -69,16 +78,43 @@ def split(v: Vector, n: int) -> list[Vector]:
 
 
 def piece(v: Vector, n: int, c: int) -> Vector:
-    """Piece `c` of those of `split(v, n)`, alone."""
+    """Piece `c` of those of `split(v, n)`, alone; of a multiple that is not evaluated yet, the multiple of
+    the piece: the rest of it need not be made.
+    """
+    if (of := v.multiple) is not None:
+        scale, whole = of
+        return scale * piece(whole, n, c)
     cut, lengths = _cuts(n, v.lengths)[c]
     return applied(cut, v, lengths=lengths)
+
+
+@dataclass(eq=False, slots=True)
+class Replaced:
+    """A vector with others in place of some of its `n` pieces: of these."""
+
+    n: int
+    which: tuple[int, ...]
+
+    def __call__(self, whole: Parts, *given: Parts) -> Parts:
+        of = dict(zip(self.which, given, strict=True))
+        return joined(*[of[c] if c in of else cut(whole) for c, cut in enumerate(pieces(self.n))])
+
+
+def replaced(v: Vector, n: int, by: Mapping[int, Vector], of: tuple[Vector, ...] = ()) -> Vector:
+    """`v` with these in place of its own of `n` pieces; the versions of those in `of` count as mixed."""
+    return applied(Replaced(n, tuple(by)), v, *by.values(), of=of)
+
+
+@lru_cache(8)
+def pieces(n: int) -> tuple[Piece, ...]:
+    """All of `n`."""
+    return tuple([Piece(n, c) for c in range(n)])
 
 
 @lru_cache(8)
 def _cuts(n: int, whole: tuple[int, ...]) -> list[tuple[Piece, tuple[int, ...]]]:
     """All pieces, and how long each is."""
-    pieces = [Piece(n, c) for c in range(n)]
-    return [(p, tuple([high - low for low, high in map(p.range, whole)])) for p in pieces]
+    return [(p, tuple([high - low for low, high in map(p.range, whole)])) for p in pieces(n)]
 
 
 def concat(pieces: list[Vector], of: tuple[Vector, ...] = ()) -> Vector:

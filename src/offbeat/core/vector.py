@@ -133,6 +133,12 @@ class Vector:
         return parts if isinstance(parts, tuple) else parts.read()
 
     @property
+    def multiple(self) -> Term | None:
+        """Of a form of one term that is not evaluated yet, this term."""
+        alone = self._parts is None and len(self._terms) == 1
+        return self._terms[0] if alone else None
+
+    @property
     def nbytes(self) -> int:
         there = self.value()  # (no look at its class: that of an abstract one takes long)
         return sum([part.nbytes for part in there]) if isinstance(there, tuple) else there.nbytes
@@ -166,7 +172,8 @@ class Vector:
 
     def sources(self) -> list[Vector]:
         """The vectors with a stamp that enter this form: whose versions were mixed."""
-        found, forms = list[Vector](), [self]
+        found: list[Vector] = []
+        forms = [self]
         for each in forms:
             for v in (*map(_VECTOR, each._terms), *each._of):
                 if v.stamp is not None:
@@ -177,7 +184,8 @@ class Vector:
 
     def move(self, other: Vector) -> None:
         """Rebind a late-bound vector to a newer version. For engines only."""
-        self._parts, self.stamp = other.value(), other.stamp
+        there = other._parts
+        self._parts, self.stamp = other.parts if there is None else there, other.stamp
 
     def become(self, other: Vector) -> None:
         """Take another's value, as a copy, in place of its own. For engines only."""

@@ -193,13 +193,17 @@ class LateBound:
 
     def moved_on(self, newer: Message) -> Message:
         """The message, of this version now; numbers beside the vectors are of this version too."""
-        late = self._vectors
-        for name, v in vectors(newer).items():
-            if name not in late:
-                late[name] = Vector()
-                late[name].late = True
-            late[name].move(v)
-        if self._message is None or len(late) < len(newer.__dataclass_fields__):
+        late, alone = self._vectors, True
+        for name in newer.__dataclass_fields__:
+            v = getattr(newer, name)
+            if not isinstance(v, Vector):
+                alone = False
+                continue
+            if (held := late.get(name)) is None:
+                held = late[name] = Vector()
+                held.late = True
+            held.move(v)
+        if self._message is None or not alone:
             self._message = replace(newer, **late)
         return self._message
 

@@ -6,6 +6,7 @@
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from functools import partial
 
 from offbeat.core.agent import Accumulate, Message, Publish
 from offbeat.core.system.streams import BufferedStream, Purpose, uniform
@@ -39,12 +40,12 @@ class Links:
         self.heap, self.recorder, self.scope, self.deliver = heap, recorder, scope, deliver
         self.model_bytes, self.unicast, self.lossy = model_bytes, world.sending == "unicast", world.lossy
         self.messages, self.bytes_sent = 0, 0  # of transmissions that have started
-        self.carried = defaultdict[tuple[int, int], int](int)  # and their bytes by link: sender, receiver
+        self._carried = defaultdict[tuple[int, tuple[int, ...]], int](int)  # their bytes: sender, receivers
         self.compression = compression
         self.outbox = [Outbox(compression) for _ in agents]
-        # of every reader: the newest versions that it has not read, and what it holds of those it has read
-        self.arrived: list[dict[Register, Transmission]] = [{} for _ in agents]
-        self.registers = [defaultdict[Register, LateBound](LateBound) for _ in agents]
+        # what every reader of a register holds of it; and by reader, of what it has not read, the newest
+        self.registers = defaultdict[Register, dict[int, LateBound]](partial(defaultdict, LateBound))
+        self.arrived: list[dict[LateBound, Transmission]] = [{} for _ in agents]
         self.senders = senders(world, agents)
         self.fair = FairNetwork(world, heap, self.senders, self._flowed) if world.network == "fair" else None
         delays = [self.fair.delay(i) if self.fair else world.communication_delay(i) for i in agents]
@@ -72,18 +73,28 @@ class Links:
     def read(self, i: int) -> Iterator[tuple[Transmission, Message]]:
         """What is new in the registers that agent i reads, its vectors moved on to it."""
         fresh, self.arrived[i] = self.arrived[i], {}
-        for register, item in fresh.items():
-            yield item, self.registers[i][register].moved_on(item.message)
+        for held, item in fresh.items():
+            yield item, held.moved_on(item.message)
+
+    @property
+    def carried(self) -> dict[tuple[int, int], int]:
+        """Bytes by link of transmissions that have started: sender, receiver."""
+        found = defaultdict[tuple[int, int], int](int)
+        for (sender, to), size in self._carried.items():
+            for j in to:
+                found[sender, j] += size
+        return found
 
     def forget(self, i: int) -> None:
         """Agent i is gone, and with it what it sent and was sent."""
         self.outbox[i] = Outbox(self.compression)
         self.arrived[i].clear()
-        self.registers[i].clear()
-        for arrived, held in zip(self.arrived, self.registers, strict=True):
-            for register in [register for register in (*arrived, *held) if register[0] == i]:
-                arrived.pop(register, None)
-                held.pop(register, None)
+        for register, readers in [*self.registers.items()]:
+            readers.pop(i, None)
+            if register[0] == i:
+                del self.registers[register]
+                for j, held in readers.items():
+                    self.arrived[j].pop(held, None)
         if self.fair is not None:
             self.fair.drop(i)
 
@@ -96,8 +107,7 @@ class Links:
         for v in given.values():
             if item.version < 0 and v.stamp is not None:
                 item.version = v.stamp.version
-        for j in item.to:
-            self.carried[i, j] += size
+        self._carried[i, item.to] += size
         if i in self._liars:
             item.message = self._liars[i](item.message)
         if self.fair is not None and size:
@@ -152,13 +162,14 @@ class Links:
                     self.deliver(j, here, message)
         else:
             self._draw_loss(item)
-            missed, cuts, register = item.missed or (), self.senders[sender].cuts, item.register
+            missed, cuts = item.missed or (), self.senders[sender].cuts
+            readers = self.registers[item.register]
             for j, receiver in receivers:
                 lost = j in missed or (cuts and self.senders[sender].parted(j, now))
                 if 0 < receiver == incarnation[j] and not lost:
-                    arrived = self.arrived[j]
-                    arrived.pop(register, None)  # the newest is handed over last
-                    arrived[register] = here
+                    arrived, held = self.arrived[j], readers[j]
+                    arrived.pop(held, None)  # the newest is handed over last
+                    arrived[held] = here
         if free:
             self._free(sender)
 

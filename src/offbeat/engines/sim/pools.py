@@ -62,7 +62,7 @@ class Records:
     Attributes:
         made: these values
         forms: numbers of those that are forms; `first`: where the terms of each begin, `source` and `scale`;
-            `pieces`: of some what they make alone: several may make one record, piece by piece
+            `cut`: places among them of those that make a piece, `pieces`: several may make one record so
         gradients: numbers of those that are gradients; `asked`: place of the model, agent, minibatch of each
         apart: by number, what torch computes by itself: a function, the values that it takes, if it has a row
     """
@@ -72,7 +72,8 @@ class Records:
     first: list[int] = field(default_factory=lambda: [0])
     source: list[int] = field(default_factory=list)
     scale: list[float] = field(default_factory=list)
-    pieces: list[tuple[int, Piece]] = field(default_factory=list)
+    cut: list[int] = field(default_factory=list)
+    pieces: list[Piece] = field(default_factory=list)
     gradients: list[int] = field(default_factory=list)
     asked: list[tuple[int, int, np.ndarray]] = field(default_factory=list)
     apart: dict[int, tuple[Function, tuple[Recorded, ...], bool]] = field(default_factory=dict)
@@ -255,10 +256,10 @@ class Pools:
         """The same, with the pieces that some of them are of."""
         if not r.pieces:
             return forms
-        ends = np.tile([0, length], (len(by), 1))
-        number, pieces = zip(*r.pieces, strict=True)
-        ranges = {key: piece.range(length) for key, piece in {id(each): each for each in pieces}.items()}
-        ends[list(number)] = [ranges[id(piece)] for piece in pieces]
+        ends, different = np.tile([0, length], (len(by), 1)), {id(piece): piece for piece in r.pieces}
+        place = {key: at for at, key in enumerate(different)}
+        ranges = np.array([piece.range(length) for piece in different.values()])
+        ends[r.cut] = ranges[[place[id(piece)] for piece in r.pieces]]
         low, high = np.ascontiguousarray(ends[by].T)
         return replace(forms, low=low, high=high)
 

@@ -12,7 +12,7 @@ from functools import partial
 
 import numpy as np
 
-from offbeat.core.forms import Piece, joined
+from offbeat.core.forms import Piece, Replaced, joined, pieces
 from offbeat.core.sums import combined
 from offbeat.core.vector import Applied, Parts, Scope, Torn, Vector
 from offbeat.engines.sim.executors import Executor
@@ -64,45 +64,38 @@ class Tape(Executor):
         if len(terms) == 1 and terms[0][0] == 1.0:
             v._parts = self.value(terms[0][1])
             return
-        boxes = []
+        places = []
         for _, u in terms:
             box = u._parts if type(u._parts) is Recorded else self.value(u)
             if box.lengths is not lengths:
                 self._of_pieces(v, terms)
                 return
-            boxes.append(box)
+            places.append(box.place)
         records = self.records
-        for (c, _), box in zip(terms, boxes, strict=True):
-            records.source.append(box.place)
-            records.scale.append(c)
-        records.forms.append(len(records.made))
+        records.source += places
+        records.scale += [c for c, _ in terms]
         records.first.append(len(records.source))
-        v._parts = box = Recorded(self.pools, ~len(records.made), lengths, self.nbytes)
-        records.made.append(weakref.ref(box))
+        records.forms.append(len(records.made))
+        v._parts = self._new(lengths, self.nbytes)
 
     def _of_pieces(self, v: Vector, terms: Sequence[tuple[float, Vector]]) -> None:
         """A form of what is not as long as a model."""
         takes = [self.value(u) for _, u in terms]
-        wholes = [box.whole for box in takes if box.whole is not None and box.piece is takes[0].piece]
-        if len(wholes) == len(takes):
-            self._form(
-                [(c, whole.place) for (c, _), whole in zip(terms, wholes, strict=True)], takes[0].piece
-            )
-            v._parts = self._piece(self._new(self.lengths, self.nbytes), takes[0].piece, takes[0].lengths)
+        cut = None if takes[0].whole is None else takes[0].piece
+        wholes = [box.whole.place for box in takes if box.whole is not None and box.piece is cut]
+        if cut is not None and len(wholes) == len(takes):
+            records = self.records
+            records.source += wholes
+            records.scale += [c for c, _ in terms]
+            records.cut.append(len(records.forms))
+            records.pieces.append(cut)
+            records.forms.append(len(records.made))
+            records.first.append(len(records.source))
+            v._parts = self._piece(self._new(self.lengths, self.nbytes), cut, takes[0].lengths)
         elif len({box.lengths for box in takes}) == 1:
             v._parts = self._apart(partial(combined, [c for c, _ in terms]), (*takes,), takes[0].lengths)
         else:
             v.parts  # noqa: B018  (torch says whether these can be added)
-
-    def _form(self, terms: Iterable[tuple[float, int]], piece: Piece) -> None:
-        """A form that makes a piece of the next record."""
-        records = self.records
-        for c, place in terms:
-            records.source.append(place)
-            records.scale.append(c)
-        records.pieces.append((len(records.forms), piece))
-        records.forms.append(len(records.made))
-        records.first.append(len(records.source))
 
     def _piece(self, whole: Recorded, piece: Piece, lengths: tuple[int, ...]) -> Recorded:
         box = Recorded(self.pools, NOWHERE, lengths, self.pools.bytes_of(lengths))
@@ -110,18 +103,36 @@ class Tape(Executor):
         return box
 
     def _applied(self, make: Applied) -> Recorded:
-        """A function of values; a piece of a model takes no time, and neither does a model of pieces."""
+        """A function of values; a piece of a model takes no time, and a model of pieces little."""
         takes = tuple([u._parts if type(u._parts) is Recorded else self.value(u) for u in make.vectors])
-        if type(make.function) is Piece and takes[0].lengths is self.lengths:
-            return self._piece(takes[0], make.function, make.lengths)
-        wholes = [box.whole for box in takes if box.whole is not None]
-        if make.function is joined and len(wholes) == len(takes):
-            pieces = [(box.piece.n, box.piece.c) for box in takes]
-            if pieces == [(len(takes), c) for c in range(len(takes))]:
-                for box, whole in zip(takes, wholes, strict=True):
-                    self._form(((1.0, whole.place),), box.piece)
-                return self._new(self.lengths, self.nbytes)
-        return self._apart(make.function, takes, make.lengths)
+        function = make.function
+        if type(function) is Piece and takes[0].lengths is self.lengths:
+            return self._piece(takes[0], function, make.lengths)
+        if type(function) is Replaced and takes[0].lengths is self.lengths:
+            which, given, cuts = function.which, takes[1:], pieces(function.n)
+            places = [takes[0].place] * function.n
+        elif function is joined:
+            which, given, cuts = (*range(len(takes)),), takes, pieces(len(takes))
+            places = [NOWHERE] * len(takes)
+        else:
+            return self._apart(function, takes, make.lengths)
+        for c, box in zip(which, given, strict=True):
+            if box.whole is None or (box.piece is not cuts[c] and box.piece != cuts[c]):
+                return self._apart(function, takes, make.lengths)
+            places[c] = box.whole.place
+        return self._of_copies(places, cuts)
+
+    def _of_copies(self, places: Sequence[int], cuts: Sequence[Piece]) -> Recorded:
+        """A model made of these pieces of others."""
+        records, count = self.records, len(cuts)
+        forms, terms = len(records.forms), len(records.source) + 1
+        records.source += places
+        records.scale += [1.0] * count
+        records.cut += range(forms, forms + count)
+        records.pieces += cuts
+        records.forms += [len(records.made)] * count
+        records.first += range(terms, terms + count)
+        return self._new(self.lengths, self.nbytes)
 
     def _apart(self, function: Function, takes: tuple[Recorded, ...], lengths: tuple[int, ...]) -> Recorded:
         has_row = lengths == self.lengths
