@@ -81,8 +81,8 @@ def piece(v: Vector, n: int, c: int) -> Vector:
     """Piece `c` of those of `split(v, n)`, alone; of a multiple that is not evaluated yet, the multiple of
     the piece: the rest of it need not be made.
     """
-    if (of := v.multiple) is not None:
-        scale, whole = of
+    if v._parts is None and len(v._terms) == 1:
+        ((scale, whole),) = v._terms
         return scale * piece(whole, n, c)
     cut, lengths = _cuts(n, v.lengths)[c]
     return applied(cut, v, lengths=lengths)

@@ -133,12 +133,6 @@ class Vector:
         return parts if isinstance(parts, tuple) else parts.read()
 
     @property
-    def multiple(self) -> Term | None:
-        """Of a form of one term that is not evaluated yet, this term."""
-        alone = self._parts is None and len(self._terms) == 1
-        return self._terms[0] if alone else None
-
-    @property
     def nbytes(self) -> int:
         there = self.value()  # (no look at its class: that of an abstract one takes long)
         return sum([part.nbytes for part in there]) if isinstance(there, tuple) else there.nbytes
@@ -172,8 +166,7 @@ class Vector:
 
     def sources(self) -> list[Vector]:
         """The vectors with a stamp that enter this form: whose versions were mixed."""
-        found: list[Vector] = []
-        forms = [self]
+        found, forms = list[Vector](), [self]
         for each in forms:
             for v in (*map(_VECTOR, each._terms), *each._of):
                 if v.stamp is not None:
