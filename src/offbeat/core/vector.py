@@ -177,8 +177,7 @@ class Vector:
 
     def move(self, other: Vector) -> None:
         """Rebind a late-bound vector to a newer version. For engines only."""
-        there = other._parts
-        self._parts, self.stamp = other.parts if there is None else there, other.stamp
+        self._parts, self.stamp = other._parts or other.parts, other.stamp
 
     def become(self, other: Vector) -> None:
         """Take another's value, as a copy, in place of its own. For engines only."""
