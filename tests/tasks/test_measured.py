@@ -222,7 +222,7 @@ def test_the_command_line_asks_in_one_option_and_says_it_again(call: Call) -> No
     assert "judged by the worst of the agents' own models" in " ".join(shown.out.split())
     (run,) = read("a.json")["runs"]
     assert run["settings"]["metrics"] == ["gap", "gradient_norm", "disagreement"]
-    assert len(run["curve"]["gap"]) == len(run["details"]["per_agent"]["loss"]) == 201
+    assert len(run["curve"]["gap"]) == len(run["details"]["per_agent"]["loss"]) == 21
     again = "--metrics</span> gap,gradient_norm,disagreement"
     page = Path("a.html").read_text()
     assert again in page and "<span>--per-agent</span> <" in page and "<span>--judge</span> worst" in page
