@@ -34,7 +34,7 @@ demo: $(READY)
 		--lr tuned --tune-by target --tune-grid 0.1,0.3,1,3 --json build/demo-tuned.json --report build/demo-tuned.html
 
 test: $(READY)
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test-ecosystem: $(READY)
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt \

@@ -29,7 +29,7 @@ class A2CiD2(ADPSGD):
     place of a lock, so that the sum of x + xt is kept exactly; the paper's pairs are drawn by Poisson
     processes, and its authors' program has a process that pairs who is free. Ours: chi is that of one
     question a gradient to a random neighbour, and of the whole graph, also when agents are lost; nothing
-    flows before the first gradient has shown how long one takes.
+    flows before the first gradient has shown how long one takes, or while there is nobody to average with.
     """
 
     eta: float = -1.0
@@ -73,7 +73,7 @@ class A2CiD2(ADPSGD):
     def flow(self) -> None:
         """The flow since the last event: the exponential of a 2 x 2 matrix."""
         eta, _ = self.rates(self.view)
-        if eta and self.unit and self.now > self.since:
+        if self.view.peers and eta and self.unit and self.now > self.since:
             c = (1 - math.exp(-2 * eta * (self.now - self.since) / self.unit)) / 2
             x, tilde = self.x, self.tilde
             self.x = opened(weighted((1 - c, x), (c, tilde)))
