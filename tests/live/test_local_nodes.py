@@ -36,6 +36,17 @@ def test_a_signal_while_nodes_begin_leaves_nothing(tmp_path: Path, number: signa
     assert not (run.folder / "offbeat-runs").exists()
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_more_signals_end_it_though_a_node_never_comes_and_ray_takes_signals(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    run = begun(tmp_path / "run", tmp_path / "temporary")
+    (run.folder / "take").touch()
+    until(lambda: run.poll() is not None or bool(run.kill(number)))
+    assert run.code in (128 + number, -number)
+    assert "a node is there" not in run.said
+
+
 def test_a_node_goes_on_while_others_begin(tmp_path: Path) -> None:
     """Though it ends with the thread that has started it, as the kernel has it. Nobody is at its address."""
     run = begun(tmp_path / "run", tmp_path / "temporary")

@@ -2,7 +2,8 @@
 
 Its nodes are processes that end with the thread that started them; while one begins, SIGTERM is Ray's,
 which then ends the process at once. A node says "begins" and waits for the file "on" in the current folder;
-where there is one, "late", it does not come.
+where there is one, "late", it does not come. Where there is one, "take", it takes the signals, and does
+nothing with them.
 """
 
 import ctypes
@@ -20,11 +21,12 @@ def _end(number: int, _: Any) -> None:
     sys.exit(1)
 
 
-PRCTL, PR_SET_PDEATHSIG = ctypes.CDLL(None).prctl, 1
+LIBC, IGNORE = ctypes.CDLL(None), ctypes.c_void_p(1)
+PR_SET_PDEATHSIG = 1
 
 
 def _share_fate() -> None:
-    PRCTL(PR_SET_PDEATHSIG, signal.SIGKILL)
+    LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 utils = SimpleNamespace(set_sigterm_handler=lambda handler: signal.signal(signal.SIGTERM, handler))
@@ -44,6 +46,9 @@ class Cluster:
         utils.set_sigterm_handler(_end)
         print("a node begins", flush=True)
         while not Path("on").exists():
+            if Path("take").exists():
+                for number in (signal.SIGINT, signal.SIGTERM):
+                    LIBC.signal(number, IGNORE)
             time.sleep(0.005)
         if Path("late").exists():
             raise Exception(

@@ -109,8 +109,8 @@ def whole(work: Callable[[], Result], until: Event | None = None) -> Result:
             while not over.wait(OURS):
                 _take_back()
         except KeyboardInterrupt:
-            if thread.ident is not None:  # it has begun
-                over.wait()
+            while thread.ident is not None and not over.wait(OURS):  # it has begun
+                _take_back()  # or nobody would hear of one more
             raise
         finally:
             _take_back()
