@@ -42,7 +42,12 @@ def test_more_signals_end_it_though_a_node_never_comes_and_ray_takes_signals(
 ) -> None:
     run = begun(tmp_path / "run", tmp_path / "temporary")
     (run.folder / "take").touch()
-    until(lambda: run.poll() is not None or bool(run.kill(number)))
+
+    def ended() -> bool:
+        run.kill(number)
+        return run.poll() is not None
+
+    until(ended)
     assert run.code in (128 + number, -number)
     assert "a node is there" not in run.said
 

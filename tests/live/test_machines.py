@@ -67,8 +67,12 @@ def test_agents_join_and_leave_a_run_over_machines_and_it_leaves_what_one_on_one
     nodes: Raylets, tmp_path: Path
 ) -> None:
     """And nothing else: the trace replays to the bit, in which agents mixed models across the machines."""
-    (tmp_path / "train.py").write_text(SCRIPT)
-    said, folder = tmp_path / "said", tmp_path / "offbeat-runs" / "train-0"
+    (tmp_path / "train.py").write_text(
+        f"from pathlib import Path\nassert not Path('offbeat-runs').exists()\n{SCRIPT}"
+    )
+    said, folder = tmp_path / "said", tmp_path / "offbeat-runs" / "train-1"
+    (tmp_path / "offbeat-runs" / "train-0").mkdir(parents=True)  # stays where it is, however large
+    (tmp_path / "offbeat-runs" / "train-0" / "model").write_bytes(bytes(1000))
     about: dict[str, Any] = {"cwd": tmp_path, "env": nodes.env, "stderr": subprocess.STDOUT}
     offbeat, placed = [sys.executable, "-m", "offbeat"], ["--place", "spread", "--per-machine", "1"]
     with said.open("w") as out:

@@ -12,6 +12,7 @@ from tempfile import NamedTemporaryFile
 
 from offbeat.core.errors import DiskError, SettingError
 
+RUNS = "offbeat-runs"  # the folder in the current one in which results are, unless another is named
 LOCK = ".lock"  # the lock's file, in the folder that it is for
 WITHOUT = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)  # what a file system says that has no locks
 

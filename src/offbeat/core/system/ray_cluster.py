@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from offbeat.core.errors import SettingError
-from offbeat.core.system import ray_tls, there
+from offbeat.core.system import files, ray_tls, there
 from offbeat.core.system.ray_nodes import in_a_line, started, whole
 from offbeat.core.system.signals import terminable
 
@@ -60,7 +60,7 @@ def cluster(address: str, ship: Path | None = None, least: int = 1) -> Iterator[
     """Ray, connected with the cluster at this address.
 
     Args:
-        ship: a folder that travels to all machines, where what runs there begins
+        ship: a folder that travels to all machines, but for the results in it; what runs there begins in it
         least: cores that a cluster shall count that is started here
 
     Raises SettingError where there is no Ray, or no such cluster, or it lets nobody in.
@@ -195,12 +195,12 @@ def _silenced() -> Iterator[None]:
 @contextmanager
 def _connected(address: str, ship: Path | None) -> Iterator[Any]:
     ray = _import()
-    environment = {} if ship is None else {"runtime_env": {"working_dir": str(ship)}}
+    travels = None if ship is None else {"working_dir": str(ship), "excludes": [files.RUNS]}
     about = {"address": address, "namespace": NAMESPACE, "log_to_driver": False, "logging_level": "error"}
     _refuse_stranger(address)
     try:
         try:
-            whole(lambda: ray.init(**about, **environment))
+            whole(lambda: ray.init(**about, runtime_env=travels))
         except Exception as error:
             text = in_a_line(error)
             do = next((do for words, do in INSTEAD.items() if words in text), f"Expected {KNOWN}")

@@ -6,14 +6,12 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from offbeat.core.errors import OffbeatError, SettingError
-from offbeat.core.system.files import LOCK, held
+from offbeat.core.system.files import LOCK, RUNS, held
 from offbeat.engines.events import GradientDone, rows_of
 from offbeat.engines.live.members import STAGES
 from offbeat.engines.live.node.checkpoint import ENDING, agent_folder, newest, set_aside, step_name
 from offbeat.engines.live.node.log import read
 from offbeat.engines.live.places import log_path
-
-RUNS = Path("offbeat-runs")
 
 SERIES = "live.json"  # what `offbeat live` was asked for; the folders of its runs lie beside it
 OURS = ("agent-*.trace", "agent-*.log", "agent-*.json", "metrics.jsonl", "trace.npz", "looks", SERIES,
@@ -28,7 +26,7 @@ def out_folder(wanted: Path | None, name: str) -> Iterator[Path]:
     If the run is refused, or fails before its first step, what it has written there is removed, and the
     folder, if it is new. Raises SettingError if there can be no such folder, or another run is at work there.
     """
-    first = RUNS if wanted is None else wanted
+    first = Path(RUNS) if wanted is None else wanted
     missing = [path for path in [*reversed(first.parents), first] if not path.exists()]
     folder = _made(wanted, name)
     missing += [] if wanted else [folder]
@@ -44,7 +42,7 @@ def _made(wanted: Path | None, name: str) -> Path:
             wanted.mkdir(parents=True, exist_ok=True)
             return wanted
         for k in range(10_000):
-            folder = RUNS / f"{name}-{k}"
+            folder = Path(RUNS) / f"{name}-{k}"
             with suppress(FileExistsError):
                 folder.mkdir(parents=True)
                 return folder
