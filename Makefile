@@ -81,6 +81,7 @@ docs: $(DOCS)
 	$(BIN)/python tests/support/picture.py
 	$(BIN)/python tests/support/concept_pictures.py
 	$(BIN)/python tests/support/algorithms_page.py
+	$(BIN)/python tests/support/reproduced.py
 	$(BIN)/python -m sphinx --quiet --fresh-env --fail-on-warning --keep-going --conf-dir docs \
 		--doctree-dir build/doctrees . build/docs
 	@echo "Written: build/docs/index.html"

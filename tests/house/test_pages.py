@@ -3,8 +3,10 @@
 import re
 from functools import cache
 from importlib import import_module
+from pathlib import Path
 
 import pytest
+import reproduced
 from algorithms_page import PAGE, page
 from concept_pictures import drawn
 from picture import PICTURE, picture
@@ -110,3 +112,9 @@ def test_every_public_name_is_in_the_api_reference() -> None:
     assert {*offbeat.__all__} - rooms - {"__version__"} <= named
     dotted = re.findall(r"^\.\. auto\w+:: (offbeat\.[\w.]+)", text, re.MULTILINE)
     assert [name for name in dotted if not known(name)] == []
+
+
+@pytest.mark.parametrize("table", reproduced.TABLES, ids=lambda path: path.stem)
+def test_the_page_of_an_evaluation_is_that_of_its_runs(table: Path) -> None:
+    """`make docs` writes it again, and its figures."""
+    assert table.with_suffix(".md").read_text("utf-8") == reproduced.page(reproduced.reproduction(table))

@@ -97,7 +97,7 @@ def _make(making: Making, workers: int, dry_run: bool, quiet: bool) -> int:
         if not code:
             raise
         runs = []
-    for path in making.write(runs, every) if runs or not every else []:
+    for path in making.write(runs, len(every)) if runs or not every else []:
         if not quiet:
             say(f"Written: {path}")
     if code:

@@ -135,9 +135,11 @@ class Making:
             total += seconds[key]
         return Cost(len(missing), len(every), gradients, total)
 
-    def write(self, runs: Sequence[Run], every: Sequence[Point]) -> list[Path]:
-        """The page, for a browser and for a site, and the figures; the files."""
-        made, written = self._made(runs, len(every)), list[Path]()
+    def write(self, runs: Sequence[Run], planned: int) -> list[Path]:
+        """The page, for a browser and for a site, and the figures, of runs of which so many are planned; the
+        files.
+        """
+        made, written = self.made(runs, planned), list[Path]()
         endings = PRINTED if find_spec("matplotlib") is not None else ()
         for each in made.drawn:
             for ending in endings:
@@ -152,7 +154,8 @@ class Making:
             write_atomically(written[-1], text.encode())
         return written
 
-    def _made(self, runs: Sequence[Run], planned: int) -> Reproduction:
+    def made(self, runs: Sequence[Run], planned: int) -> Reproduction:
+        """What the page says of these runs, of which so many are planned."""
         evidence, part = Evidence(runs), self.part
         about = [*part.about, *[QUICKLY] * self.quick]
         if len(runs) < planned:
