@@ -22,7 +22,7 @@ root_doc = "docs/index"
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
 include_patterns = [
     "README.md", "CONTRIBUTING.md", "CHANGELOG.md", "tests/README.md", "examples/study/README.md",
-    "docs/*.md", "docs/api/*.rst",
+    "docs/*.md", "docs/reproduction/*.md", "docs/api/*.rst",
 ]  # fmt: skip
 exclude_patterns = [".venv", ".git", "build", "dist"]
 
