@@ -96,6 +96,7 @@ ONLY = {
         "offbeat.cli.progress",
         "offbeat.core.system.there",
         "offbeat.experiments.runs",
+        "offbeat.experiments.reproduction.running",
         *LIVE,
         *(
             f"offbeat.engines.live.cluster.{name}"
