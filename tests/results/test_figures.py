@@ -297,6 +297,25 @@ def test_bars_say_never(digits: Comparison) -> None:
     assert hatched == [bar.never for bar in panel.bars]
 
 
+def test_what_bars_are_called_fits_beside_the_next_panel_and_in_the_figure() -> None:
+    runs = offbeat.compare(
+        ["adsgd", "dsgd"], task="quadratic", over={"case": ["base", "slow-comm", "combined"]}, seeds=2,
+        until=20, target=1e-9, eval_every=5,
+    )  # fmt: skip
+    drawing = runs.figure("time_to_target", by="case", width=6.9)
+    assert drawing.shape == (1, 3)
+    (first, *others), text = drawing.panels, "never in 3 of 5, else 37,239 [35,188 - 39,291]"
+    long = replace(first, bars=tuple(replace(bar, text=text) for bar in first.bars))
+    drawing = replace(drawing, panels=(*others, long))
+    assert drawing.shape == (2, 2)
+    printed = drawing.matplotlib()
+    printed.draw_without_rendering()
+    right = max(words.get_window_extent().x1 for at in printed.axes for words in at.texts)
+    assert right <= printed.bbox.x1
+    (of_first,) = [at for at in printed.axes if at.get_title("left") == drawing.panels[0].title]
+    assert max(words.get_window_extent().x1 for words in of_first.texts) < printed.axes[1].bbox.x0
+
+
 def test_no_mean_where_a_seed_never_met_the_target() -> None:
     assert over_seeds([1.0, 2.0, None], "range") == (2.0, 1.0, math.inf)
     assert over_seeds([1.0, 2.0, None], "std") == (math.inf,) * 3

@@ -15,7 +15,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLoca
 
 from offbeat.core.errors import SettingError
 from offbeat.results.axes import power, shortly
-from offbeat.results.drawing import Axis, Bar, Drawing, Line, Panel
+from offbeat.results.drawing import Axis, Drawing, Line, Panel
 from offbeat.results.looks import Look, faint
 
 DASHES: Mapping[str, Any] = {
@@ -233,12 +233,8 @@ def _bars(at: Axes, panel: Panel) -> None:
         if bar.low < bar.high:
             ends = [[bar.length - bar.low], [bar.high - bar.length]]
             at.errorbar([bar.length], [place], xerr=ends, color="#222222", capsize=2, linewidth=0.9)
-        at.text(0, place - 0.27, _named(bar), fontsize=7, va="bottom")
+        at.text(0, place - 0.27, bar.name, fontsize=7, va="bottom")
     at.set_ylim(len(panel.bars) - 0.6, -0.75)
     at.yaxis.set_visible(False)
     at.spines["left"].set_visible(False)
     at.grid(False, axis="y")
-
-
-def _named(bar: Bar) -> str:
-    return f"{bar.label}: {bar.text}"

@@ -11,6 +11,7 @@ from offbeat.results.looks import Look
 
 WIDTHS = 3.3, 6.9  # inches: one column of a page in two columns, and its whole width
 NARROW = 2.0  # inches, of a panel with its axis
+LETTER = 0.052  # inches, of a letter of what a bar is called
 Floats = tuple[float, ...]
 
 
@@ -74,6 +75,11 @@ class Bar:
     text: str
     never: bool = False
 
+    @property
+    def name(self) -> str:
+        """What stands above it."""
+        return f"{self.label}: {self.text}"
+
 
 @dataclass(frozen=True)
 class Panel:
@@ -118,7 +124,8 @@ class Drawing:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Rows and columns of panels: none narrower than two inches."""
-        most = max(1, int(self.width / NARROW))
+        """Rows and columns of panels: none narrower than two inches, or than what its bars are called."""
+        names = max((len(bar.name) for panel in self.panels for bar in panel.bars), default=0)
+        most = max(1, int(self.width / max(NARROW, LETTER * names)))
         rows = math.ceil(len(self.panels) / most)
         return rows, math.ceil(len(self.panels) / rows)
