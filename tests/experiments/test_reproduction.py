@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -185,6 +186,11 @@ def test_a_part_is_swept_resumed_and_written(tmp_path: Path) -> None:
     assert {row[3] for row in rows} <= {*VERDICTS}
     assert "rfast at 0.09" in text
     assert "rfast:matched at 0.01" in text
+    choices = {each.name: each.choice for each in small.claims}
+    for row in rows:
+        number = re.fullmatch(r"\((\d+)\) \||\|", row[5] if len(row) > 5 else "|")
+        said = f"{number[1]}. {choices[row[0][2:]]}\n" if number is not None and number[1] else ""
+        assert said in text and bool(said) == bool(choices[row[0][2:]])
     assert "    offbeat reproduce adsgd --part lr --quick\n" in text
     page = (tmp_path / "adsgd-lr-quick.html").read_text()
     assert "A quick run is of a smaller problem" in page

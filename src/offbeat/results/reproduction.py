@@ -15,6 +15,7 @@ CONFIRMED, NOT, UNDECIDED, UNTESTABLE = "confirmed", "not confirmed", "undecided
 ELSEWHERE = "another part"
 VERDICTS = (CONFIRMED, NOT, UNDECIDED, UNTESTABLE, ELSEWHERE)
 """Undecided: the runs end too early to tell. Not testable: there are no runs for it."""
+HINGES = "What answers hinge on, by number:"
 HEADS = ("claim", "the paper says", "with", "verdict", "measured", "hinges on")
 
 
@@ -71,12 +72,18 @@ class Reproduction:
 
     @property
     def rows(self) -> list[tuple[str, ...]]:
-        """The table of the claims, by `HEADS`."""
+        """The table of the claims, by `HEADS`; what an answer hinges on by its number among `choices`."""
+        number = {choice: f"({k})" for k, choice in enumerate(self.choices, start=1)} | {"": ""}
         return [
-            (each.name, each.says, found.reading, found.verdict, found.measured, each.choice)
+            (each.name, each.says, found.reading, found.verdict, found.measured, number[each.choice])
             for each in self.answers
             for found in each.findings
         ]
+
+    @property
+    def choices(self) -> list[str]:
+        """All that answers hinge on, each once."""
+        return [*dict.fromkeys(each.choice for each in self.answers if each.choice)]
 
     @property
     def counts(self) -> str:
@@ -92,6 +99,8 @@ def as_html(made: Reproduction) -> str:
     body = [f"<h1>{escaped(made.title)}</h1>", *(f"<p>{linked(text)}</p>" for text in made.about)]
     if made.answers:
         body += ["<h2>Claims</h2>", f"<p>{escaped(made.counts)}.</p>", table(HEADS, made.rows, "claims")]
+    if made.choices:
+        body += [f"<p>{HINGES}</p>", "<ol>", *(f"<li>{linked(each)}</li>" for each in made.choices), "</ol>"]
     body += ["<h2>Figures</h2>"] * bool(made.drawn)
     body += [shelf.describe(each.figure, escaped(each.caption)) for each in made.drawn]
     if made.comparison is not None:
@@ -107,6 +116,8 @@ def as_markdown(made: Reproduction, ending: str = "") -> str:
     lines = [f"# {made.title}", "", *(line for text in made.about for line in (text, ""))]
     if made.answers:
         lines += ["## Claims", "", f"{made.counts}.", "", *_rows(HEADS, made.rows), ""]
+    if made.choices:
+        lines += [HINGES, "", *(f"{k}. {each}" for k, each in enumerate(made.choices, start=1)), ""]
     lines += ["## Figures", ""] * bool(made.drawn and ending)
     for each in made.drawn if ending else ():
         lines += [
