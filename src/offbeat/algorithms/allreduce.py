@@ -22,6 +22,11 @@ class AllReduceSGD(Ring):
     Attributes:
         local_steps: with more than one it is local SGD (arXiv:1805.09767): so many steps of one's own, then
             the mean of all models, x <- (1/n) sum_i x_i, in place of that of all gradients.
+
+    Paper -> code: x -> `x`, lr -> `rule`; the ring and its hops: `core.ring`.
+
+    Differs from the papers, arXiv:1710.06952 and arXiv:2505.10322, which compare with it: the hops are the
+    textbook's, and that nobody waits between them, or between steps, is ours.
     """
 
     one_model = True

@@ -13,8 +13,12 @@ class SPSGD(Served):
 
         x <- x - lr (1/n) sum_i g_i(x)
 
-    There is one model; the sum is taken in the order of the agents. A gradient at a model of another step,
-    which an agent may send that was down meanwhile, is answered by the present model, and does not count.
+    There is one model; the sum is taken in the order of the agents.
+
+    Paper -> code: x -> `x`, lr -> `rule`, the step -> `round`.
+
+    Differs from the textbook: a gradient at a model of another step, which an agent may send that was down
+    meanwhile, is answered by the present model, and does not count.
     """
 
     gradients: dict[int, Vector] = field(init=False, default_factory=dict)

@@ -37,7 +37,8 @@ NOTES = (
     "a publication that was not read again, and not its statement; uncertain: recalled too, its constants "
     "may be off, an order of magnitude at most. No delay of computing is in what has no B.",
     "keeps: model-sized vectors of an agent with as many neighbours as there are on average, and of the "
-    "busiest; sends: models an update, a multicast counted once, and over all links. Counted: --table2.",
+    "busiest; sends: models an update, a multicast counted once, and over all links: derived here, and "
+    "counted by --table2.",
 )
 SHORT = (
     "B = {} is below the number of agents, {}: only where some write at the same instant does each write "
