@@ -12,7 +12,7 @@ from user_scripts import UNTIL_BACK
 from warm import needs_shared_memory, start, until
 
 from offbeat.cli.console import Out
-from offbeat.core.system.signals import Terminated, exit_code, handled, terminable
+from offbeat.core.system.signals import Terminated, deferred, exit_code, handled, terminable
 from offbeat.engines.trace import Trace
 from offbeat.experiments.replaying import replayed
 
@@ -46,6 +46,53 @@ def test_a_signal_that_a_finalizer_swallows_comes_again(number: signal.Signals) 
         Dropped()
         until(lambda: False)
     assert exit_code(interrupt.value) == 128 + number
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_signal_waits_until_what_is_kept_is_written(number: signal.Signals) -> None:
+    done = list[str]()
+    with pytest.raises(KeyboardInterrupt) as interrupt, terminable():
+        with deferred():
+            os.kill(ME, number)
+            done.append("written")
+        done.append("not reached")
+    assert done == ["written"] and exit_code(interrupt.value) == 128 + number
+
+
+SCRIPT = """
+import offbeat, torch
+model, agent = torch.nn.Linear(2, 1), offbeat.join()
+optimizer = agent.wrap(model, torch.optim.SGD(model.parameters(), lr=0.1))
+for _ in range(5):
+    optimizer.zero_grad()
+    model(torch.ones(1, 2)).sum().backward()
+    optimizer.step()
+"""
+KILLED = """
+import os, signal
+from offbeat.engines.trace import Trace
+save = Trace.save
+Trace.save = lambda trace, path: (os.kill(os.getpid(), signal.SIGTERM), save(trace, path))
+"""
+
+
+@needs_shared_memory
+def test_a_signal_while_the_trace_is_written_costs_no_trace(tmp_path: Path) -> None:
+    run = start(tmp_path, "launch", "--out", "out", "train.py", script=SCRIPT, setup=KILLED)
+    assert run.wait() == 143, run.complained
+    assert "2 agents made 10 steps" in run.complained
+    assert replayed(Trace.load(tmp_path / "out" / "trace.npz"), tmp_path / "out").same
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_after_one_that_waits_another_does_not(number: signal.Signals) -> None:
+    done = list[str]()
+    with pytest.raises(KeyboardInterrupt) as interrupt, terminable(), deferred():
+        os.kill(ME, number)
+        done.append("waits")
+        os.kill(ME, signal.SIGTERM)
+        done.append("not reached")
+    assert done == ["waits"] and exit_code(interrupt.value) == 128 + signal.SIGTERM
 
 
 def test_a_connection_that_drops_is_told_once_and_what_is_saved_afterwards_is_safe() -> None:

@@ -4,7 +4,9 @@ from dataclasses import asdict
 from types import SimpleNamespace
 
 import pytest
+from typer.testing import CliRunner
 
+from offbeat.cli.commands import app
 from offbeat.core.errors import SettingError
 from offbeat.engines.live.cluster import attaching, starting
 from offbeat.engines.live.cluster.keeper import Plan
@@ -40,3 +42,9 @@ def test_a_launcher_that_has_died_just_now_is_waited_for(monkeypatch: pytest.Mon
 def test_one_that_lives_stays_the_only_one(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(SettingError, match="heard of just now"):
         found(monkeypatch, lives=True)
+
+
+def test_a_run_that_goes_on_is_given_nothing_anew() -> None:
+    words = "launch --ray auto --attach run -n 7 --seed 1 --partition-grace 9 --quiet"
+    with pytest.raises(SettingError, match=r"a run as it is: expected no --agents, --seed beside it\."):
+        CliRunner().invoke(app, words.split(), catch_exceptions=False)

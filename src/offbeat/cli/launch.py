@@ -11,13 +11,14 @@ import typer
 from offbeat.algorithms import ALGORITHMS, Algorithm, check_codec, find, row_of
 from offbeat.cli.console import Out, complain, say
 from offbeat.cli.machines import attached, check_fits, machines, wanted_of
-from offbeat.cli.options import OUT, QUIET, RESUME, option, with_settings
+from offbeat.cli.options import OUT, QUIET, RESUME, is_given, option, with_settings
 from offbeat.cli.outputs import check_writable
 from offbeat.core.codecs import NONE, codec_of
-from offbeat.core.errors import MISSING, DiskError, OffbeatError
-from offbeat.core.settings import RUNNING, SCOPES
+from offbeat.core.errors import MISSING, DiskError, OffbeatError, SettingError
+from offbeat.core.settings import RUNNING, SCOPES, declared
 from offbeat.core.system.named import elsewhere
 from offbeat.core.system.own import pinned, together
+from offbeat.core.system.signals import deferred, exit_code
 from offbeat.engines.live.cluster.wanted import Wanted
 from offbeat.engines.live.launcher import outfolder, resuming
 from offbeat.engines.live.launcher.launch import Launcher, RunFailed
@@ -54,6 +55,7 @@ PROFILE = "Write what every agent did when, for ui.perfetto.dev (.json or .json.
 @with_settings(RunSettings, Wanted, live=True, last=True, panels=PANELS, defaults=DEFAULTS)
 def launch(
     asked: dict[str, Any],
+    ctx: typer.Context,
     command: list[str] | None = typer.Argument(None, metavar="SCRIPT", help=SCRIPT, show_default=False),
     agents: int | None = option(None, WHAT, MANY, "--agents", "-n", min=1, max=MOST),
     topology: str | None = option(None, WHAT, GRAPH),
@@ -79,7 +81,10 @@ def launch(
       offbeat launch -n 4 --topology ring --algorithm adsgd train.py --epochs 3
     """
     if not command:
-        _attach(wanted_of(asked, command), out, tensorboard, profile, quiet)
+        wanted = wanted_of(asked, command)
+        if wanted.attach is not None:
+            _refuse_beside(ctx)
+        _attach(wanted, out, tensorboard, profile, quiet)
         return
     spec, before = find(elsewhere(algorithm)), resuming.stages_before(outfolder.named(out)) if resume else ()
     stage = _stage(spec, before, agents, topology, weights, seed)
@@ -119,6 +124,15 @@ def _go_on(
     resuming.refuse_unresumable(folder, before[-1], stage, together=together)
     for line in resuming.sayings(folder.resolve(), before[-1], stage, graph) if not quiet else []:
         complain(line)
+
+
+def _refuse_beside(ctx: typer.Context) -> None:
+    """Raise SettingError for options that a run that goes on cannot be given any more."""
+    also = {*declared(Wanted), "out", "tensorboard", "profile", "quiet"}
+    others = [each for each in ctx.command.params if each.name not in also and is_given(ctx, each.name or "")]
+    if others:
+        found = ", ".join(max(each.opts, key=len) for each in others)
+        raise SettingError(f"--attach goes on with a run as it is: expected no {found} beside it.")
 
 
 def _attach(
@@ -179,6 +193,20 @@ def _run(launcher: Launcher, tensorboard: Path | None, profile: Path | None, qui
             if not launcher.began:
                 raise
             failed = RunFailed(f"{error}\n{outfolder.what_is_left(folder)}", error.exit_code)
+    try:
+        with deferred():
+            _told(launcher, metrics, failed, profile, quiet)
+    except KeyboardInterrupt as interrupt:
+        raise failed or typer.Exit(exit_code(interrupt)) from None
+    if failed is not None:
+        raise failed
+
+
+def _told(
+    launcher: Launcher, metrics: Metrics, failed: RunFailed | None, profile: Path | None, quiet: bool
+) -> None:
+    """Say how it ended, and keep its trace."""
+    folder = launcher.settings.folder
     if launcher.stopped_by and not (failed or quiet):
         complain(outfolder.how_to_go_on(folder, int(launcher.board.rows[:, Row.STEPS].sum())))
     elif not (failed or quiet):
@@ -193,8 +221,6 @@ def _run(launcher: Launcher, tensorboard: Path | None, profile: Path | None, qui
             row = row_of(launcher.settings.algorithm)  # a script may have named its own
             blocks = row is not None and row.prototype.blocks
             _keep(replace(launcher.trace(), blocks=blocks), folder, profile, quiet)
-    if failed is not None:
-        raise failed
 
 
 def _said_at_the_end(launcher: Launcher) -> str:

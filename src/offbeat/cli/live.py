@@ -75,7 +75,7 @@ def live(
     if wanted.attach is not None:
         raise SettingError("--attach is of offbeat launch: expected it there.")
     asked, how = _said(asked, unit)
-    given = {name for name in [*asked, *how] if _is_given(ctx, name)}
+    given = {name for name in [*asked, *how] if options.is_given(ctx, name)}
     series = _series(wanted, asked, how, (out, given) if resume else None)
     own, graph = Own.parse(series.asked["task"]), series.setup.topology
     name = series.asked["task"] if own is None else own.name
@@ -138,8 +138,3 @@ def _series(
     series = Series.resumed(out, asked, how, given)
     check_fits(wanted, series.asked["agents"], series.how["fault"])
     return series
-
-
-def _is_given(ctx: typer.Context, name: str) -> bool:
-    source = ctx.get_parameter_source(name)
-    return source is not None and source.name != "DEFAULT"

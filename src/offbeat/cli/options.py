@@ -129,3 +129,9 @@ def parse_lrs(texts: Sequence[str]) -> dict[str, Any]:
             raise SettingError(f"--lr {text} gives one algorithm several rates; expected rfast=0.05.")
         lrs[name] = rates[0] if separator else rates
     return lrs
+
+
+def is_given(ctx: typer.Context, name: str) -> bool:
+    """Whether an option was named, on the command line or in the environment."""
+    source = ctx.get_parameter_source(name)
+    return source is not None and source.name != "DEFAULT"

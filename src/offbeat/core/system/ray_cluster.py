@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from offbeat.core.errors import SettingError
+from offbeat.core.errors import SettingError, failed
 from offbeat.core.system import files, ray_tls, there
 from offbeat.core.system.ray_nodes import in_a_line, started, whole
 from offbeat.core.system.signals import terminable
@@ -153,8 +153,23 @@ def _checked(address: str) -> str:
     return address
 
 
+def refuse_tokenless() -> None:
+    """Raise SettingError where Ray is to show a token, and there is none: it would end this process."""
+    if os.environ.get("RAY_AUTH_MODE", "").lower() != "token" or os.environ.get("RAY_AUTH_TOKEN"):
+        return
+    path = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token")
+    why = f"{path} is empty"
+    try:
+        if path.read_text().strip():
+            return
+    except (OSError, ValueError) as error:
+        why = failed(error) if isinstance(error, OSError) else f"{path} is no text"
+    raise SettingError(f"RAY_AUTH_MODE is token, RAY_AUTH_TOKEN is not set, and {why}. {TOKEN}.")
+
+
 def _refuse_stranger(address: str) -> None:
     """Raise SettingError where the cluster wants another token, or link; Ray would go on asking."""
+    refuse_tokenless()
     try:
         from ray import _raylet
         from ray._private.services import canonicalize_bootstrap_address

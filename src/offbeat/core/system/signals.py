@@ -70,6 +70,26 @@ def terminable() -> Iterator[None]:
         sys.unraisablehook = before
 
 
+@contextmanager
+def deferred() -> Iterator[None]:
+    """Have one of these signals, or Ctrl-C, wait until this is done; one more ends it at once."""
+    came: list[int] = []
+
+    def note(number: int) -> None:
+        came.append(number)
+        if len(came) > 1:
+            raise _interrupt(number)
+
+    with handled(note, signal.SIGINT):
+        yield
+    if came:
+        raise _interrupt(came[0])
+
+
+def _interrupt(number: int) -> KeyboardInterrupt:
+    return KeyboardInterrupt() if number == signal.SIGINT else Terminated(number)
+
+
 def exit_code(interrupt: KeyboardInterrupt) -> int:
     """The exit code of a command that this has ended."""
     return 128 + (interrupt.number if isinstance(interrupt, Terminated) else signal.SIGINT)

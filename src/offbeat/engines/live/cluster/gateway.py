@@ -120,9 +120,9 @@ class Gateway(Exchange):
         (self.folder / f"{requests.ASK}{token}").unlink(missing_ok=True)
         requests.answer(self.folder, token, done, said)
 
-    async def end(self) -> None:
-        """Have nothing left on this machine; returns when that is so."""
-        keeper.ask(self.folder, what="end")
+    async def end(self, keep: bool = False) -> None:
+        """Have nothing left on this machine, or only what agents have written; returns when that is so."""
+        keeper.ask(self.folder, what="end", keep=keep)
         while self.folder.exists():
             await asyncio.sleep(0.01)
 

@@ -4,7 +4,7 @@ It is nobody's child, so neither the gateway's end nor Ray's takes the agents wi
 gateway talks to it by files in the run folder, which outlive both:
 
     do.TIME         what is asked, JSON; taken in order. "start" an agent's next life, "signal" agents,
-                    "heard" of endings up to a number, "end" it all
+                    "heard" of endings up to a number, "end" it all, and "keep" what was written
     keeper.json     what there is to know, replaced whole: which lives run, which have ended
     gateway         touched by the gateway at every beat
 
@@ -169,7 +169,7 @@ class Keeper:
         self.children = Children(self.bell.handle, lambda agent, line: None)
         self.starts: dict[int, int] = {}  # agent -> the number of its newest start
         self.ended: list[Ended] = []
-        self.numbers, self.over, self.deadline = 0, False, 0.0
+        self.numbers, self.over, self.kept, self.deadline = 0, False, False, 0.0
         touch(self.folder)
         self._tell()
         replace(self.folder / PLAN, json.dumps(asdict(plan)).encode())  # last: who finds it finds all
@@ -194,7 +194,7 @@ class Keeper:
             case "heard":
                 self.ended = [each for each in self.ended if each.number > asked["number"]]
             case "end":
-                self.over = True
+                self.over, self.kept = True, asked["keep"]
         self._tell()
 
     def _start(self, asked: Mapping[str, Any], agent: int) -> None:
@@ -334,7 +334,7 @@ def main() -> None:
     try:
         keeper.run()
     finally:
-        if keeper.deadline and keeper.starts:
+        if keeper.kept or (keeper.deadline and keeper.starts):
             (plan.own / LEFT).touch()
         else:
             shutil.rmtree(plan.own, ignore_errors=True)

@@ -12,6 +12,7 @@ from offbeat.engines.live.cluster.results import Grown
 class Fleet(Protocol):
     """The machines of a run, and how to reach them."""
 
+    run: str  # its name
     names: list[str]  # of the gateways
     hosts: list[int]  # where every agent lives
 

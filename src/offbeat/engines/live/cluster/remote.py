@@ -134,6 +134,11 @@ class RemoteChildren:
             talk.wait(talk.finish(machine), math.inf)
         talk.end()
         self.fleet.end()
+        with suppress(queue.Empty):
+            while True:
+                what, news = talk.news.get_nowait()
+                if what == "line":
+                    self.on_output(*news)
 
     # -- in the launcher's thread ----------------------------------------------------------------------
 

@@ -20,10 +20,11 @@ from offbeat.core.errors import OffbeatError
 from offbeat.engines.live.cluster.asking import NoAnswer
 from offbeat.engines.live.cluster.clocks import offset
 from offbeat.engines.live.cluster.exchange import Exchange
-from offbeat.engines.live.cluster.keeper import Ended
+from offbeat.engines.live.cluster.keeper import RESULTS, Ended
 from offbeat.engines.live.cluster.lives import Fleet, RemoteLife
 from offbeat.engines.live.cluster.results import Grown, bring, fetch
 from offbeat.engines.live.launcher.launch import Launcher
+from offbeat.engines.live.node import log
 from offbeat.engines.live.shm.board import Row
 
 AGAIN = 0.1  # seconds before a gateway is asked again that gave no answer
@@ -191,7 +192,11 @@ class Talk:
                 await asyncio.sleep(AGAIN)
                 continue
             answered = time.monotonic()
-            self._see(machine, json.loads(said), grown)
+            try:
+                self._see(machine, json.loads(said), grown)
+            except OSError as error:
+                self.news.put(("failed", log.full(self.launcher.settings.folder, error)))
+                return  # the launcher ends the run
 
     def _see(self, machine: int, said: Mapping[str, Any], grown: Sequence[bytes]) -> None:
         for what in said["notices"]:
@@ -263,12 +268,19 @@ class Talk:
         await asyncio.gather(*(fetch(mirror) for mirror in wanted if mirror.nbytes <= most))
 
     async def finish(self, machine: int) -> None:
-        """Bring the rest of what is there, and end it."""
+        """Bring the rest of what is there, and end it; what cannot be brought stays there."""
+        called = self.fleet.called(machine).capitalize()
         ask, hosts = partial(self.fleet.ask, machine), self.fleet.hosts
         mine = [i for i, host in enumerate(hosts[: self.launcher.board.n]) if host == machine]
+        kept = False
         try:
             await fetch(ask, self.launcher.settings.folder, mine)
-            async with asyncio.timeout(ENDS):
-                await ask("end")
         except Exception as error:
-            self.notice(f"{self.fleet.called(machine)} did not give all that it has of the run: {error}")
+            kept = True
+            stays = f"it keeps that in its temporary folder, in {RESULTS}{self.fleet.run}-{machine}"
+            self.notice(f"{called} did not give all that it has of the run ({error}): {stays}")
+        try:
+            async with asyncio.timeout(ENDS):
+                await ask("end", kept)
+        except Exception as error:
+            self.notice(f"{called} was not heard to have ended: {error}")

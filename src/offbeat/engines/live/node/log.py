@@ -35,6 +35,12 @@ HEAD = SUM.size + FRAME.size
 SEARCHED = 16  # how many times the size of a log may be read in search of the frames after a damaged one
 
 
+def full(path: Path | None, error: OSError) -> DiskError:
+    """What there is to say where a run cannot write this file."""
+    do = "Once there is room, the run can go on with --resume, from its last checkpoint."
+    return DiskError(f"Cannot write {path}: {error.strerror or error}. {do}")
+
+
 class Log:
     """The log of an agent, which goes on after what is in the file; None: there is no file.
 
@@ -67,8 +73,7 @@ class Log:
                 while frame:
                     frame = frame[os.write(self._handle, frame) :]
             except OSError as error:
-                do = "Once there is room, the run can go on with --resume, from its last checkpoint."
-                raise DiskError(f"Cannot write {self.path}: {error.strerror or error}. {do}") from error
+                raise full(self.path, error) from error
             self._flushed = len(rows.kinds), rows.written
         rows.clear()
 

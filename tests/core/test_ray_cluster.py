@@ -1,0 +1,36 @@
+"""What would have Ray end this process is said before."""
+
+from pathlib import Path
+
+import pytest
+
+from offbeat.core.errors import SettingError
+from offbeat.core.system.ray_cluster import refuse_tokenless
+
+
+@pytest.mark.parametrize("content", [None, "", "\n"])
+def test_a_token_that_is_asked_for_and_not_there_is_said(
+    content: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
+    refuse_tokenless()
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    path = tmp_path / ".ray" / "auth_token"
+    if content is not None:
+        path.parent.mkdir()
+        path.write_text(content)
+    with pytest.raises(
+        SettingError, match=f"RAY_AUTH_TOKEN is not set, and {path}.*Expected RAY_AUTH_MODE=token"
+    ):
+        refuse_tokenless()
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(tmp_path / "mine"))
+    with pytest.raises(SettingError, match="mine: No such file"):
+        refuse_tokenless()
+    (tmp_path / "mine").write_text("token\n")
+    refuse_tokenless()
+    monkeypatch.delenv("RAY_AUTH_TOKEN_PATH")
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "token")
+    refuse_tokenless()

@@ -1,0 +1,67 @@
+"""What the launcher of a run over machines does where its own disk is full."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from warm import needs_shared_memory
+
+from offbeat.core.errors import DiskError
+from offbeat.engines.live.cluster.talking import Talk
+from offbeat.engines.live.shm.board import Board
+from offbeat.engines.live.shm.run_folder import make_run_folder
+
+pytestmark = needs_shared_memory
+
+
+@contextmanager
+def talk(folder: Path, asked: list[Any], **answers: Any) -> Iterator[Talk]:
+    """With a machine that gives these answers."""
+
+    async def ask(machine: int, what: str, *more: Any) -> Any:
+        asked.append((what, *more))
+        return answers[what]
+
+    fleet: Any = SimpleNamespace(names=["a"], hosts=[0], run="r", ask=ask, called=lambda machine: "machine 0")
+    shared = make_run_folder({})
+    try:
+        board = Board.create(shared.path / "board", 1)
+        launcher: Any = SimpleNamespace(
+            settings=SimpleNamespace(folder=folder), board=board, shared=shared.path
+        )
+        found = Talk(fleet, launcher, None)
+        found._heard.append(0)
+        yield found
+        found._loop.close()
+    finally:
+        shared.remove()
+
+
+def test_a_full_disk_ends_the_run_in_a_sentence_and_the_machines_can_still_be_ended(tmp_path: Path) -> None:
+    (tmp_path / "agent-0.trace").symlink_to("/dev/full")
+    said = {"notices": [], "asked": [], "ended": [], "files": [[0, 0, 0]], "newest": {}}
+    with talk(tmp_path, [], look=(json.dumps(said), [b"rows"])) as found:
+        found._loop.run_until_complete(found._look(0))
+    what, error = found.news.get_nowait()
+    assert what == "failed" and isinstance(error, DiskError)
+    assert f"Cannot write {tmp_path}: No space left on device. Once there is room" in str(error)
+
+
+@pytest.mark.parametrize("full", [True, False])
+def test_what_cannot_be_brought_stays_on_the_machine_and_it_is_ended(tmp_path: Path, full: bool) -> None:
+    if full:
+        (tmp_path / "checkpoints").write_text("no folder")
+    asked: list[Any] = []
+    path = "checkpoints/agent-0/step-1.safetensors"
+    with talk(tmp_path, asked, files=[(path, 4)], read=b"rows", end=None) as found:
+        found._loop.run_until_complete(found.finish(0))
+    assert asked[-1] == ("end", full)
+    assert (tmp_path / path).exists() is not full
+    if full:
+        _, (_, notice) = found.news.get_nowait()
+        assert "Machine 0 did not give all that it has of the run" in notice
+        assert "it keeps that in its temporary folder, in offbeat-" in notice and notice.endswith("-r-0")
