@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from setups import SMALL
 
 import offbeat
 from offbeat.core.errors import SettingError
@@ -16,13 +17,6 @@ from offbeat.experiments.sweep.grid import points
 from offbeat.experiments.sweep.running import sweep
 from offbeat.results.run import Comparison
 
-SMALL: dict[str, Any] = {
-    "task": "quadratic",
-    "until": 3.0,
-    "eval_every": 0.5,
-    "agents": 3,
-    "topology": "ring",
-}
 OTHER = ("*,*,0.1\n", "*,*,0.2\n")
 
 

@@ -1,24 +1,16 @@
 """Small mistakes are told in words that fit them."""
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
+from setups import SMALL
 
 import offbeat
 from offbeat.core.errors import DataError, SettingError
 from offbeat.core.system.streams import Purpose
 from offbeat.experiments.sweep.rows import Rows
 from offbeat.world.speeds import speeds
-
-SMALL: dict[str, Any] = {
-    "task": "quadratic",
-    "until": 3.0,
-    "eval_every": 0.5,
-    "agents": 3,
-    "topology": "ring",
-}
 
 
 def test_no_algorithm() -> None:

@@ -27,6 +27,15 @@ FREE = (
 
 TABLES = ("events", "writes", "mixed", "transmissions")
 
+SMALL: dict[str, Any] = {
+    "task": "quadratic",
+    "until": 3.0,
+    "eval_every": 0.5,
+    "agents": 3,
+    "topology": "ring",
+}
+"""A run of some milliseconds."""
+
 
 def prepared(seed: int = 0, **changed: Any) -> Setup:
     """Small runs; they are evaluated twenty times."""
