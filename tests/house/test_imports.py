@@ -113,7 +113,11 @@ ONLY = {
         "offbeat.experiments.workers",
     },
     "multiprocessing": {"offbeat.experiments.workers"},
-    "concurrent": {"offbeat.experiments.scheduler", "offbeat.experiments.workers"},
+    "concurrent": {
+        "offbeat.engines.live.cluster.talking",
+        "offbeat.experiments.scheduler",
+        "offbeat.experiments.workers",
+    },
     "asyncio": {f"offbeat.engines.live.cluster.{name}" for name in (*CLUSTER, "fleet")},
     "socket": {
         "offbeat.engines.live.cluster.fleet",

@@ -1,6 +1,8 @@
 """What the launcher of a run over machines does where its own disk is full."""
 
+import asyncio
 import json
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -65,3 +67,17 @@ def test_what_cannot_be_brought_stays_on_the_machine_and_it_is_ended(tmp_path: P
         _, (_, notice) = found.news.get_nowait()
         assert "Machine 0 did not give all that it has of the run" in notice
         assert "it keeps that in its temporary folder, in offbeat-" in notice and notice.endswith("-r-0")
+
+
+def test_nobody_waits_for_a_thread_that_has_failed(tmp_path: Path) -> None:
+    """What was asked of it before, or is asked afterwards, is not done."""
+    with talk(tmp_path, []) as found:
+        before = found.do(asyncio.Event().wait())
+        found.start()  # the machine has no gateway
+        found.wait(asyncio.Event().wait(), math.inf)
+        found._thread.join()
+        found.wait(asyncio.Event().wait(), math.inf)
+        found.end()
+    assert before is not None and before.cancelled()
+    what, error = found.news.get_nowait()
+    assert what == "failed" and isinstance(error, AttributeError)

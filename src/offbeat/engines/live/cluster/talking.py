@@ -6,12 +6,12 @@ agents log and print in the launcher's folder. Machines may be lost, and come, m
 
 import asyncio
 import json
-import math
 import os
 import queue
 import threading
 import time
 from collections.abc import Coroutine, Mapping, Sequence
+from concurrent.futures import CancelledError, Future
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -30,6 +30,7 @@ from offbeat.engines.live.shm.board import Row
 AGAIN = 0.1  # seconds before a gateway is asked again that gave no answer
 COMES = 1.0  # seconds between looks at whether a machine has joined the cluster
 BURIED = 5.0  # seconds between looks at whether a machine that is lost is back
+LOOK = 0.5  # seconds between looks at whether the thread has failed
 ENDS = 20.0  # seconds that a machine has to end what is left there
 
 
@@ -72,7 +73,8 @@ class Talk:
         self._thread.start()
 
     def end(self) -> None:
-        self._loop.call_soon_threadsafe(self._over.set)
+        with suppress(RuntimeError):  # the thread has failed, which the launcher is told
+            self._loop.call_soon_threadsafe(self._over.set)
         self._thread.join()
 
     def say(self, said: dict[str, Any]) -> None:
@@ -82,15 +84,25 @@ class Talk:
             for changed in self.changed:
                 self._loop.call_soon_threadsafe(changed.set)
 
-    def do(self, work: Coroutine[Any, Any, Any]) -> None:
-        """Have something done, whenever that is."""
-        asyncio.run_coroutine_threadsafe(work, self._loop)
+    def do(self, work: Coroutine[Any, Any, Any]) -> "Future[Any] | None":
+        """Have something done, whenever that is; None: nothing will be any more."""
+        try:
+            return asyncio.run_coroutine_threadsafe(work, self._loop)
+        except RuntimeError:
+            work.close()
+            return None
 
     def wait(self, work: Coroutine[Any, Any, Any], seconds: float) -> None:
-        with suppress(TimeoutError):
-            asyncio.run_coroutine_threadsafe(work, self._loop).result(
-                None if seconds == math.inf else seconds
-            )
+        """Until this is done, so many seconds have passed, or the thread has failed."""
+        end, future = time.monotonic() + seconds, self.do(work)
+        while future is not None and (left := end - time.monotonic()) > 0 and self._thread.is_alive():
+            try:
+                future.result(min(left, LOOK))
+            except TimeoutError:
+                continue
+            except CancelledError:
+                pass
+            return
 
     def notice(self, what: str) -> None:
         self.news.put(("line", (0, what)))
@@ -103,6 +115,9 @@ class Talk:
         except BaseException as error:
             self.news.put(("failed", error))
         finally:
+            for task in (left := asyncio.all_tasks(self._loop)):
+                task.cancel()
+            self._loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
             self._loop.close()
 
     async def _work(self) -> None:
