@@ -178,6 +178,18 @@ def test_states_and_the_last_look(launcher: Launcher, clock: Clock, tmp_path: Pa
     assert len(lines(tmp_path)) == 12, "nothing happens after the end"
 
 
+def test_steps_that_are_seen_late_are_no_burst(launcher: Launcher, clock: Clock, tmp_path: Path) -> None:
+    """As where the gateway of a machine was away for three seconds."""
+    metrics, rows = Metrics(tmp_path), launcher.board.rows
+    rows[:, Row.STEPS], rows[:, Row.LAST] = 10, clock.ns
+    for _ in range(3):
+        metrics(launcher)
+        clock.sleep(1.0)
+    rows[:, Row.STEPS], rows[:, Row.LAST] = 160, clock.ns
+    metrics(launcher)
+    assert [row["rate"] for row in lines(tmp_path)[-4:]] == pytest.approx([50.0] * 4)
+
+
 def test_steps_of_a_former_run_are_no_rate(launcher: Launcher, clock: Clock, tmp_path: Path) -> None:
     metrics = Metrics(tmp_path)
     launcher.elapsed = 100.0

@@ -6,7 +6,7 @@ agent at one look; what is not known, or is no finite number, is null:
     time       seconds since the run's clock began; then the agent
     state      starting, running, stopping, restarting, left, missing (for good) or ended
     step       steps in all its lives
-    rate       steps per second since the last look
+    rate       steps per second since the last look, or since the last step that was seen before it
     loss       what the agent logged last, and `metric`
     age        mean age of what it mixed last, in seconds
     waited     seconds that it has waited for others, in all; 0 for an algorithm that does not wait
@@ -41,7 +41,7 @@ CONSENSUS_EVERY, SPARED = 5 * 10**9, 50  # ns between looks at models, which tak
 LARGEST = 256_000_000  # bytes of all models together, beyond which they are not copied
 LINES = "metrics.jsonl"
 SCALARS = ("loss", "rate", "age", "waited", "metric")
-COUNTED = [Row.STEPS, Row.WAITED, Row.MIXED]
+COUNTED = [Row.STEPS, Row.WAITED, Row.MIXED, Row.LAST]
 
 
 @dataclass
@@ -60,7 +60,7 @@ class Metrics:
         self._writer = None if self.tensorboard is None else _writer(self.tensorboard)
         self._handle, self._models_at, self._over = -1, 0, False
         self.missing: Mapping[int, Missing] = {}  # who was left out of the run
-        self._last, self._before = 0, np.zeros((0, 3), dtype=np.int64)
+        self._last, self._before = 0, np.zeros((0, len(COUNTED)), dtype=np.int64)
 
     def __call__(self, launcher: Launcher) -> None:
         """Look, if a second has passed since the last time, or if all agents have left meanwhile."""
@@ -166,14 +166,15 @@ def consensus_of(launcher: Launcher) -> float | None:
 def _row(launcher: Launcher, i: int, now: list[int], before: list[int], passed: float) -> dict[str, Any]:
     """One agent: its counters now and at the last look, and the seconds in between."""
     row, floats = launcher.board.rows[i], launcher.board.numbers[i]
-    steps, waited, mixed = (new - old for new, old in zip(now, before, strict=True))
+    steps, waited, mixed, between = (new - old for new, old in zip(now, before, strict=True))
+    seen = max(passed, between / 1e9 if before[-1] else 0.0)  # of another machine steps may be seen late
     resumed = before[0] == 0 and launcher.elapsed > 0  # its steps of before appear all at once
     return {
         "agent": i, "state": state_of(launcher, i), "step": now[0],
         "loss": _finite(floats[Row.LOSS]), "metric": _finite(floats[Row.METRIC]),
         "age": _finite(floats[Row.AGE]),
-        "rate": None if resumed or passed < SHORTEST else max(0, steps) / passed, "waited": now[1] / 1e9,
-        "mixing": None if passed < SHORTEST else min(1.0, max(0.0, (mixed - waited) / 1e9 / passed)),
+        "rate": None if resumed or passed < SHORTEST else max(0, steps) / seen, "waited": now[1] / 1e9,
+        "mixing": None if passed < SHORTEST else min(1.0, max(0.0, (mixed - waited) / 1e9 / seen)),
         "restarts": launcher.restarts[i], "skipped": int(row[Row.SKIPPED]),
     }  # fmt: skip
 
