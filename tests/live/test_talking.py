@@ -21,14 +21,15 @@ pytestmark = needs_shared_memory
 
 
 @contextmanager
-def talk(folder: Path, asked: list[Any], **answers: Any) -> Iterator[Talk]:
-    """With a machine that gives these answers."""
+def talk(folder: Path, asked: list[Any], machines: int = 1, **answers: Any) -> Iterator[Talk]:
+    """With machines that give these answers."""
 
     async def ask(machine: int, what: str, *more: Any) -> Any:
         asked.append((what, *more))
         return answers[what]
 
-    fleet: Any = SimpleNamespace(names=["a"], hosts=[0], run="r", ask=ask, called=lambda machine: "machine 0")
+    about: Any = {"names": ["a"] * machines, "hosts": [0], "run": "r"}
+    fleet: Any = SimpleNamespace(**about, ask=ask, called=lambda machine: "machine 0")
     shared = make_run_folder({})
     try:
         board = Board.create(shared.path / "board", 1)
@@ -36,7 +37,7 @@ def talk(folder: Path, asked: list[Any], **answers: Any) -> Iterator[Talk]:
             settings=SimpleNamespace(folder=folder), board=board, shared=shared.path
         )
         found = Talk(fleet, launcher, None)
-        found._heard.append(0)
+        found._heard += [0] * machines
         yield found
         found._loop.close()
     finally:
@@ -81,3 +82,11 @@ def test_nobody_waits_for_a_thread_that_has_failed(tmp_path: Path) -> None:
     assert before is not None and before.cancelled()
     what, error = found.news.get_nowait()
     assert what == "failed" and isinstance(error, AttributeError)
+
+
+def test_the_thread_ends_without_a_word_where_nothing_is_left_to_do(tmp_path: Path) -> None:
+    with talk(tmp_path, [], machines=0) as found:
+        found.start()
+        found.wait(found.no_more(), math.inf)
+        found.end()
+    assert found.news.empty() and found._loop.is_closed()

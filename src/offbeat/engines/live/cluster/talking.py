@@ -115,10 +115,15 @@ class Talk:
         except BaseException as error:
             self.news.put(("failed", error))
         finally:
-            for task in (left := asyncio.all_tasks(self._loop)):
-                task.cancel()
-            self._loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
+            self._loop.run_until_complete(self._leave())
             self._loop.close()
+
+    async def _leave(self) -> None:
+        """Nobody will do any more what is still to be done."""
+        left = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in left:
+            task.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
 
     async def _work(self) -> None:
         machines = range(len(self.fleet.names))
