@@ -99,7 +99,7 @@ def test_a_users_script_reaches_its_limit_and_its_schedule_can_be_replayed(
     algorithm: str, tmp_path: Path
 ) -> None:
     """Unequal speeds, no noise."""
-    done = launch(tmp_path, "-n", "4", "--algorithm", algorithm, "train.py", "320", "0.1")
+    done = launch(tmp_path, "-n", "4", "--algorithm", algorithm, "train.py", "480", "0.1")
     assert done.code == 0, done.said + done.complained
     said = [line.split()[2:] for line in done.said.splitlines() if " limit " in line]
     reached = np.array(
