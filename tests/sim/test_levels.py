@@ -242,15 +242,28 @@ def test_windows_and_widths_change_nothing(seed: int, window: int, widest: int, 
         assert same(run_one(Job(p, find(name), 0.05, "levels")), wanted)
 
 
+def pooled(agents: int, topology: str, until: float) -> levels.Levels:
+    """A run of ADSGD on digits, its timetable ready, nothing made yet."""
+    p = prepared(task="digits", topology=topology, agents=agents, until=until)
+    (start,) = p.task.initial()
+    schedule = Schedule(readings(ALGORITHMS["adsgd"].new, lambda: SGD(0.1), p.topology.views()), p.world, 4)
+    draws = [lambda count: np.zeros((count, 32), dtype=np.int64)] * agents
+    return levels.Levels([ScheduledRun(schedule, [p.until], draws, True)], p.task, (start,))
+
+
 def test_the_pool_holds_what_lives_and_one_window() -> None:
     """About two versions an agent: its own and an older one that a neighbour still mixes."""
-    p = prepared(task="digits", topology="ring", agents=300, until=12.0)
-    views = p.topology.views()
-    (start,) = p.task.initial()
-    schedule = Schedule(readings(ALGORITHMS["adsgd"].new, lambda: SGD(0.1), views), p.world, 4)
-    draws = [lambda count: np.zeros((count, 32), dtype=np.int64)] * 300
-    side = ScheduledRun(schedule, [p.until], draws, True)
-    made = levels.Levels([side], p.task, (start,))
-    made.run(p.until)
-    assert len(side.table.time) > 3000
+    made = pooled(agents=300, topology="ring", until=12.0)
+    made.run(12.0)
+    assert len(made.time) > 3000
     assert made.rows < 3 * 300 + WIDEST + 300
+
+
+def test_rows_are_used_again_within_a_window() -> None:
+    """What is made lies where something has just ended, and not where nothing was for a whole window."""
+    made = pooled(agents=9, topology="grid", until=100.0)
+    made.pool[2:] = np.nan
+    made.run(100.0)
+    touched = int((~made.pool[2:, 0].isnan()).sum())
+    assert len(made.time) > 800 and levels.WINDOW[0] > 300
+    assert touched < levels.NARROW + 9 * 6

@@ -3,8 +3,9 @@
 The level of a write is one more than the highest level among those whose values it takes. All writes of a
 level can be made at once: their gradients in one call of the task, their forms in one call of `kernel.rows`.
 Values (`tape`) lie in one pool, a row each; nothing is copied for a message, and a row is used again once the
-last write that takes its value is made. Writes are taken in windows of time, so the pool holds what lives and
-one window. The timetable of a long run comes in segments; rows that the next one takes stay where they are.
+last write that takes its value is made, the last one given back first: it is still in the caches. Writes are
+taken in windows of time, so the pool has room for what lives and one window. The timetable of a long run
+comes in segments; rows that the next one takes stay where they are.
 
 Several runs, of other seeds or learning rates, are made side by side: a disjoint union, whose levels are
 wider. What a run computes does not depend on what lies beside it: rows of a call do not depend on each other.
@@ -108,6 +109,7 @@ class Levels:
         taken[: 2 + self._widest] = taken[rows] = True
         free, given_back = np.flatnonzero(~taken)[::-1], np.zeros(there, dtype=np.int64)
         self._left, self._freed, self._free = len(free), 0, np.concatenate([free, given_back])
+        self._used = np.zeros_like(self._slot)
         self._scratch = np.arange(2, 2 + self._widest)
 
     def _numbered(self, values: Ints) -> Ints:
@@ -134,7 +136,7 @@ class Levels:
         rows = self._slot[self._numbered(self._tape.after)]
         self._asked = np.concatenate([np.arange(CARRIED), rows])
         self._kept = [begin_of(each.table.kept[1]) for each in self.runs]
-        for name in ("time", "_tape", "_source", "_owner", "_there", "_slot", "_ends", "_last"):
+        for name in ("time", "_tape", "_source", "_owner", "_there", "_slot", "_used", "_ends", "_last"):
             delattr(self, name)  # before those of the next segment are there
         for each in self.runs:
             each.leave()
@@ -160,22 +162,38 @@ class Levels:
         within = np.arange(high - low) - np.repeat(chunks[:-1], np.diff(chunks))
         write, values = ranges(tape.begin[order], tape.begin[order + 1])
         write, values = write[self._there[values]], values[self._there[values]]
-        self._left -= len(values)
-        self._slot[values] = out = self._free[self._left : self._left + len(values)].copy()
         made = begin_of(np.bincount(write, minlength=high - low))[chunks]
         which, at = ranges(tape.first[values], tape.first[values + 1])
-        source = self._source[at]
+        source, models = self._source[at], self._before[order]
+        self._newest[tape.agent[low:high]] = self._model[low:high]
+        ended = self._ends[self._freed : int(np.searchsorted(self._last, high - 1, side="right"))]
+        chunk = np.repeat(np.arange(len(chunks) - 1), np.diff(chunks))
+        used = self._used  # of what ends, the last chunk that takes it
+        used[ended] = 0
+        used[values] = chunk[write]
+        used[source] = chunk[write[which]]  # of several the last one stays
+        used[models] = np.maximum(used[models], chunk)
+        used[self._newest] = len(chunks)  # somebody may look at it
+        self._give_rows(values, made.tolist(), ended[np.argsort(used[ended], kind="stable")])
         slots = np.where(source == self._gradient, 2 + within[write[which]], self._slot[source])
         first = begin_of(tape.first[values + 1] - tape.first[values])
-        forms = kernel.Forms(out, first, slots, tape.scale[at])
-        models, samples = self._slot[self._before[order]], self._samples[order]
-        work = kernel.Program(models, samples, chunks, made, self._scratch, forms)
+        forms = kernel.Forms(self._slot[values], first, slots, tape.scale[at])
+        work = kernel.Program(self._slot[models], self._samples[order], chunks, made, self._scratch, forms)
         self._execute(work, tape.name[order])
-        self._newest[tape.agent[low:high]] = self._model[low:high]
-        ended = int(np.searchsorted(self._last, high - 1, side="right"))
-        gone = self._slot[self._ends[self._freed : ended]]
-        self._free[self._left : self._left + len(gone)] = gone
-        self._left, self._freed, self._done = self._left + len(gone), ended, high
+        self._freed, self._done = self._freed + len(ended), high
+
+    def _give_rows(self, values: Ints, made: list[int], ended: Ints) -> None:
+        """Rows for values, chunk after chunk; those of what ends are there for the chunks after its last."""
+        over = np.searchsorted(self._used[ended], np.arange(1, len(made))).tolist()
+        over[-1:] = [len(ended)]
+        free, slot, left, low = self._free, self._slot, self._left, 0
+        for (a, b), high in zip(pairwise(made), over, strict=True):
+            left -= b - a
+            slot[values[a:b]] = free[left : left + b - a]
+            if high > low:
+                free[left : left + high - low] = slot[ended[low:high]]
+                left, low = left + high - low, high
+        self._left = left
 
     def _execute(self, work: kernel.Program, agents: Ints) -> None:
         """Chunk after chunk, in the order of levels, the gradients of these agents and then the forms."""

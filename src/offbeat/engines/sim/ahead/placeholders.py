@@ -158,13 +158,12 @@ class Fields(pickle.Pickler):
         self, file: io.BytesIO, agent: Agent, name: Callable[[Vector], tuple[str, int, int]]
     ) -> None:
         super().__init__(file)
-        self._agent, self._name = agent, name
+        self._name = name
+        names = (agent, "agent"), (agent.view, "view"), (UNSEEN, "unseen")
+        self._known = {id(known): (named, 0, 0) for known, named in names}
 
     def persistent_id(self, obj: Any) -> tuple[str, int, int] | None:
-        if isinstance(obj, Vector):
-            return self._name(obj)
-        names = ((self._agent, "agent"), (self._agent.view, "view"), (UNSEEN, "unseen"))
-        return next(((name, 0, 0) for known, name in names if obj is known), None)
+        return self._name(obj) if isinstance(obj, Vector) else self._known.get(id(obj))
 
 
 def frozen(agent: Agent, name: Callable[[Vector], tuple[str, int, int]]) -> bytes:
