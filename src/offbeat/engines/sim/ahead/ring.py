@@ -310,14 +310,21 @@ def _sums(values: Sequence[Parts]) -> Parts:
 
 
 def _sum(rows: Tensor) -> Tensor:
-    """Of [n, P]: [P]."""
+    """Of [n, P]: [P]. Pieces of one length lie side by side, the k-th terms of two neighbours a row and a
+    piece apart: one view, or two where agent 0 follows agent n - 1.
+    """
     n, length = rows.shape
-    sizes = [high - low for low, high in (Piece(n, c).range(length) for c in range(n))]
-    first = torch.repeat_interleave(torch.arange(n), torch.tensor(sizes))
-    at, flat = (first * length + torch.arange(length)).to(rows.device), rows.flatten()
-    total = flat.index_select(0, at)
-    for k in range(1, n):
-        total += flat.index_select(0, (at + k * length) % len(flat))
+    low, high = zip(*[Piece(n, c).range(length) for c in range(n)], strict=True)
+    total = rows.new_empty(length)
+    for first, end in ((0, length % n), (length % n, n)):
+        wide = high[first] - low[first] if first < end else 0
+        for k in range(n if wide else 0):
+            turn = min(max(n - k, first), end)
+            for a, b, ahead in ((first, turn, k), (turn, end, k - n)):
+                if a < b:
+                    at = (b - a, wide), (length + wide, 1), (a + ahead) * length + low[a]
+                    terms, to = rows.as_strided(*at), total[low[a] : high[b - 1]].view(b - a, wide)
+                    to.add_(terms) if k else to.copy_(terms)
     return total
 
 
