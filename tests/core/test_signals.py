@@ -84,6 +84,15 @@ def test_a_signal_while_the_trace_is_written_costs_no_trace(tmp_path: Path) -> N
     assert replayed(Trace.load(tmp_path / "out" / "trace.npz"), tmp_path / "out").same
 
 
+@needs_shared_memory
+def test_nor_does_it_in_a_live_experiment(tmp_path: Path) -> None:
+    words = "live --task quadratic --agents 2 --unit 1ms --until 20 --algorithms adsgd --out out"
+    run = start(tmp_path, *words.split(), setup=KILLED)
+    assert run.wait() == 143, run.complained
+    (folder,) = (tmp_path / "out").glob("adsgd-*")
+    assert replayed(Trace.load(folder / "trace.npz"), folder).same
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_after_one_that_waits_another_does_not(number: signal.Signals) -> None:
     done = list[str]()

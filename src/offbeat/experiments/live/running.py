@@ -19,6 +19,7 @@ from offbeat.core.errors import DataError, OffbeatError
 from offbeat.core.system import devices
 from offbeat.core.system.files import write_atomically
 from offbeat.core.system.reading import json_in, reading
+from offbeat.core.system.signals import deferred
 from offbeat.core.vector import Parts
 from offbeat.engines.activity import carried
 from offbeat.engines.live.launcher.children import OnOutput
@@ -177,9 +178,10 @@ class LiveRun:
             snapshots.close()
         wall_s = time.perf_counter() - began
         try:
-            trace.save(folder / "trace.npz")
-            if not launcher.stopped_by and not snapshots.error:
-                write_atomically(folder / ENDED, json.dumps({"wall_s": wall_s}).encode())
+            with deferred():
+                trace.save(folder / "trace.npz")
+                if not launcher.stopped_by and not snapshots.error:
+                    write_atomically(folder / ENDED, json.dumps({"wall_s": wall_s}).encode())
         except OSError as error:
             on_output(0, f"the results cannot be written to {folder}: {error.strerror or error}")
         if snapshots.error:
