@@ -55,6 +55,11 @@ def test_what_was_said_and_what_it_came_to_are_recorded_and_said_again() -> None
     assert isinstance(common, Comparison)
 
 
+def test_rates_of_several_algorithms_in_one_option_are_refused_with_how_it_is_said() -> None:
+    with pytest.raises(SettingError, match=r"one at a time: --lr adsgd=0.1 --lr rfast=0.9"):
+        parse_lrs(["adsgd=0.1, rfast=0.9"])
+
+
 def test_two_rates_that_come_to_the_same_are_refused() -> None:
     with pytest.raises(SettingError, match=r"different learning rates; got \['0.01n', 0.04\] with 4 agents"):
         offbeat.plan(["adsgd"], lr=["0.01n", 0.04], **QUICK)

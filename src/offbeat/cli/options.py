@@ -118,6 +118,9 @@ def parse_lrs(texts: Sequence[str]) -> dict[str, Any]:
     for text in texts:
         name, separator, value = text.rpartition("=")
         name = name.strip()
+        if "," in name:
+            each = " ".join(f"--lr {one.strip()}" for one in text.split(","))
+            raise SettingError(f"--lr {text} is of several algorithms; expected one at a time: {each}")
         if name.lower() in map(str.lower, lrs):
             advice = "expected one." if name else "give several with commas between."
             raise SettingError(f"--lr was given twice for {name or 'all algorithms'}; {advice}")
