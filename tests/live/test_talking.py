@@ -1,4 +1,6 @@
-"""What the launcher of a run over machines does where its own disk is full."""
+"""What the launcher of a run over machines does where its own disk is full, or the thread that talks to them
+fails.
+"""
 
 import asyncio
 import json

@@ -17,7 +17,7 @@ from offbeat.experiments.reproduction.cifar import CIFAR
 from offbeat.experiments.reproduction.evidence import Evidence
 from offbeat.experiments.reproduction.part import Paper, Part, Picture
 from offbeat.experiments.runs import Job, run_one
-from offbeat.experiments.setup import prepare
+from offbeat.experiments.setup import Setup, prepare
 from offbeat.experiments.sweep.grid import Point, points
 from offbeat.experiments.sweep.store import Store
 from offbeat.results.reproduction import Answer, Drawn, Reproduction, as_html, as_markdown
@@ -132,7 +132,7 @@ class Making:
             gradients += setup.updates
             key = point.algorithm, setup.settings["model"], setup.topology.n, setup.updates
             if key not in seconds:
-                seconds[key] = _seconds(point)
+                seconds[key] = _seconds(point, setup)
             total += seconds[key]
         return Cost(len(missing), len(every), gradients, total)
 
@@ -192,20 +192,19 @@ def _placed(grid: Any, where: Mapping[str, str]) -> Any:
     return grid
 
 
-def _seconds(point: Point) -> float:
+def _seconds(point: Point, setup: Setup) -> float:
     """How long this run takes on one core, if it does not end before its time, from two pieces of it.
 
     What every run takes, however long it is, is in both. The longer one is made first: in it is what only the
     first takes. On the processor its time counts, for others may be at work there.
     """
     clock = time.perf_counter if point.experiment.device != "cpu" else time.process_time
-    two, one = (_spent(point, k / PIECE, clock) for k in (2, 1))
+    two, one = (_spent(point, setup.shortened(setup.until * k / PIECE), clock) for k in (2, 1))
     return one + (PIECE - 1) * max(two - one, one / 10)
 
 
-def _spent(point: Point, part: float, clock: Callable[[], float]) -> float:
-    """Seconds for the beginning of a run, such a part of it."""
-    setup = prepare(point.experiment, point.seed)
-    piece, began = setup.shortened(setup.until * part), clock()
+def _spent(point: Point, piece: Setup, clock: Callable[[], float]) -> float:
+    """Seconds for the beginning of a run."""
+    began = clock()
     run_one(Job(piece, find(point.algorithm), point.lr, point.experiment.executor, keep_trace=False))
     return clock() - began

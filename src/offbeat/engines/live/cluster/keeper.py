@@ -4,7 +4,7 @@ It is nobody's child, so neither the gateway's end nor Ray's takes the agents wi
 gateway talks to it by files in the run folder, which outlive both:
 
     do.TIME         what is asked, JSON; taken in order. "start" an agent's next life, "signal" agents,
-                    "heard" of endings up to a number, "end" it all, and "keep" what was written
+                    "heard" of endings up to a number, "end" it all (with "keep", what was written stays)
     keeper.json     what there is to know, replaced whole: which lives run, which have ended
     gateway         touched by the gateway at every beat
 
