@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from offbeat.core.errors import SettingError
-from offbeat.core.system.ray_cluster import refuse_tokenless
+from offbeat.core.system.ray_cluster import cluster, refuse_tokenless
 
 
 @pytest.mark.parametrize("content", [None, "", "\n"])
@@ -34,3 +34,16 @@ def test_a_token_that_is_asked_for_and_not_there_is_said(
     monkeypatch.delenv("RAY_AUTH_TOKEN_PATH")
     monkeypatch.setenv("RAY_AUTH_TOKEN", "token")
     refuse_tokenless()
+
+
+@pytest.mark.parametrize(
+    ("address", "said"),
+    [
+        ("local:0", "expected 1 to 32 nodes"), ("local:1000", "expected 1 to 32 nodes"),
+        ("127.0.0.1:0", "a port from 1 to 65535"), ("127.0.0.1:65536", "a port from 1 to 65535"),
+        ("local", "expected 'auto', HOST:PORT"), ("127.0.0.1", "expected 'auto', HOST:PORT"),
+    ],
+)  # fmt: skip
+def test_an_address_that_is_none_is_refused_before_anything_starts(address: str, said: str) -> None:
+    with pytest.raises(SettingError, match=said), cluster(address):
+        pass

@@ -28,6 +28,8 @@ LOCAL = re.compile(r"local:(\d+)")
 KNOWN = "'auto', HOST:PORT of a cluster that runs, or 'local:2': so many nodes on this machine"
 NAMESPACE = "offbeat"
 TOKEN = "Expected RAY_AUTH_MODE=token, and its token in RAY_AUTH_TOKEN or ~/.ray/auth_token"
+MOST = 32  # nodes on this machine, of some hundred megabytes each
+PORTS = range(1, 1 << 16)
 ANSWERS = 120.0  # seconds that a machine has to begin to answer
 SAME = "Expected the same versions on every machine: pip install 'offbeat[ray]'"
 FITS = "Expected less in the folder that travels, or in .gitignore what is to stay; or --no-ship"
@@ -50,8 +52,8 @@ class Node:
 def local(address: str) -> int | None:
     """How many nodes are to be started on this machine; None: there is a cluster. Raises SettingError."""
     match = LOCAL.fullmatch(address)
-    if match is not None and int(match[1]) == 0:
-        raise SettingError(f"Got --ray {address}; expected 1 node or more.")
+    if match is not None and not 1 <= int(match[1]) <= MOST:
+        raise SettingError(f"Got --ray {address}; expected 1 to {MOST} nodes, which are all on this machine.")
     return None if match is None else int(match[1])
 
 
@@ -146,9 +148,11 @@ def _checked(address: str) -> str:
         return address
     if match is None or address.startswith(("local", "ray:")):
         raise SettingError(f"Got --ray {address}; expected {KNOWN}.")
+    if int(match[2]) not in PORTS:
+        raise SettingError(f"Got --ray {address}; expected a port from {PORTS[0]} to {PORTS[-1]}.")
     try:
         socket.create_connection((match[1].strip("[]"), int(match[2])), timeout=5.0).close()
-    except (OSError, OverflowError) as error:
+    except OSError as error:
         raise SettingError(f"Nobody answers at --ray {address} ({error}); expected {KNOWN}.") from None
     return address
 
