@@ -151,6 +151,8 @@ def test_what_cannot_be_run_by_levels_is_refused_first() -> None:
     ]:
         with pytest.raises(SettingError, match=f"{name} cannot be run by levels: .*{why}"):
             offbeat.compare(name, **common)
+        with pytest.raises(SettingError, match=why):
+            run_one(Job(prepared(), find(name), 0.1, "levels"))
     with pytest.raises(SettingError, match="agents crash"):
         offbeat.compare("adsgd", crash=Crash(1, 2.0, 3.0), **common)
 

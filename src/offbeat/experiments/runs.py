@@ -199,8 +199,9 @@ def engines(jobs: Sequence[Job], most: int = 1024) -> Sequence[Simulator | Sched
         except NoTimetable:
             pass
     if first.executor == LEVELS:
-        why = f"{first.spec.name} cannot be run by levels here: the order of what happens at the same instant"
-        raise SettingError(f"{why} is the simulator's to say. Expected --executor auto, which sees to that.")
+        order = "the order of what happens at the same instant is the simulator's to say"
+        why = f"{first.spec.name} cannot be run by levels here: {first.why_not_by_levels or order}"
+        raise SettingError(f"{why}. Expected --executor auto, which sees to that.")
     return [simulator(first)]
 
 
