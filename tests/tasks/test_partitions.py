@@ -56,7 +56,7 @@ def test_every_agent_has_a_sample_nobody_has_anothers_and_a_seed_is_a_split(
 
 
 def test_all_rows_are_among_the_examples_or_have_tests_of_their_own() -> None:
-    assert {text.partition(":")[0] for text in EXAMPLES} | {"natural", "flwr"} == PARTITIONS.keys()
+    assert {text.partition(":")[0] for text in EXAMPLES} | {"copies", "natural", "flwr"} == PARTITIONS.keys()
 
 
 def test_shorthands_and_iid_are_what_they_were() -> None:
@@ -109,6 +109,16 @@ def test_class_shares_have_the_moments_of_the_dirichlet_law() -> None:
     assert np.allclose(shares.mean(0), 1 / n, atol=0.02)
     assert np.allclose(shares.var(0), (1 / n) * (1 - 1 / n) / (n * alpha + 1), rtol=0.12)
     assert len({len(shard) for shard in shards_of("class-shares:0.5")}) > 1
+
+
+def test_with_copies_all_agents_minimise_the_same() -> None:
+    assert [[*shard] for shard in shards_of("copies")] == [[*range(600)]] * 6
+    common: dict[str, Any] = {"task": "digits", "topology": "complete", "agents": 4, "until": 60, "lr": 0.4}
+    alike, sorted_ = (
+        offbeat.simulate("asbcd", **common, partition=text, metrics="gradient_norm").curve.of("gradient_norm")
+        for text in ("copies", "skew:1")
+    )
+    assert alike[-1] < 0.2 * alike[0] < sorted_[-1], "blocks of one f, or of one f_i each"
 
 
 def test_what_has_the_same_value_stays_together() -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
+from statistics import median
 
 import numpy as np
 
@@ -217,20 +218,23 @@ def speed_up(evidence: Evidence) -> list[Finding]:
 
 
 def falling(evidence: Evidence) -> list[Finding]:
-    """How the mean squared gradient norm over a run falls with its number of updates K, log-log: a bound of
-    O(K^-p) holds where it falls with p or faster.
+    """How the mean squared gradient norm over a run falls with its number of updates K, log-log, for each
+    seed: a bound of O(K^-p) holds where it falls with p or faster.
     """
     made = []
     for name, power in (("asbcd", 1 / 2), ("adsgd", 1 / 3)):
-        runs = evidence.where(algorithm=name).runs
-        norms = {run.updates: float(np.mean(run.curve.of("gradient_norm")[1:])) for run in runs}
-        if len(norms) < 2:
+        lines = [_falls(evidence.where(algorithm=name, seed=seed)) for seed in evidence.values("seed")]
+        if not lines or min(map(len, lines)) < 2:
             continue
-        slope = float(np.polyfit(np.log([*norms]), np.log([*norms.values()]), 1)[0])
-        words = ", ".join(f"K = {k:,}: {norm:.3g}" for k, norm in sorted(norms.items()))
-        made.append(
-            Finding(
-                verdict([slope <= -power]), f"falls with K^{slope:.2f}: {words}", f"{name}, power {power:.2f}"
-            )
-        )
+        slopes = [float(np.polyfit(np.log(line)[:, 0], np.log(line)[:, 1], 1)[0]) for line in lines]
+        steep, (least, *_, most) = median(slopes), [*sorted(slopes), max(slopes)]
+        some = f" [{least:.2f} to {most:.2f}]" * (len(slopes) > 1)
+        middle = np.median(lines, axis=0).tolist()
+        words = f"falls with K^{steep:.2f}{some}: {', '.join(f'K = {k:,.0f}: {g:.3g}' for k, g in middle)}"
+        made.append(Finding(verdict([round(steep, 2) <= -power]), words, f"{name}, power {power:.2f}"))
     return made
+
+
+def _falls(evidence: Evidence) -> list[tuple[int, float]]:
+    """Of runs, from the shortest on: updates, mean squared gradient norm."""
+    return sorted((run.updates, float(np.mean(run.curve.of("gradient_norm")[1:]))) for run in evidence.runs)

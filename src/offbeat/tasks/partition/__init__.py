@@ -111,6 +111,10 @@ PARTITIONS = {
         lambda samples, n, _, rng: equal.contiguous(samples.total, n, rng),
         "consecutive pieces of the data in their order; equal shards", labelled=False,
     ),
+    "copies": Row(
+        lambda samples, n, *_: equal.copies(samples.total, n),
+        "all samples for every agent: all minimise the same", labelled=False,
+    ),
     "natural": Row(
         _natural, "by a column of the data: who has the same value stays together; unequal shards", "COLUMN",
         labelled=False,

@@ -1,8 +1,9 @@
 """Partitions into shards of equal size, by label.
 
 Each is a matrix of sample indices, int64 [n, N // n]: row i is the shard of agent i, no index appears twice,
-and the N mod n samples that are left over are dropped, drawn uniformly at random. Shards of equal size keep
-the mean of the agents' objectives equal to the objective on all the samples kept.
+and the N mod n samples that are left over are dropped, drawn uniformly at random; but `copies` splits
+nothing. Shards of equal size keep the mean of the agents' objectives equal to the objective on all the
+samples kept.
 """
 
 import math
@@ -83,6 +84,11 @@ def contiguous(total: int, n: int, rng: np.random.Generator) -> Rows:
     """
     shuffled(total, n, rng)  # refuses numbers of agents that cannot be
     return np.arange(total // n * n).reshape(n, -1)
+
+
+def copies(total: int, n: int) -> Rows:
+    """All samples for every agent, [n, N]: all f_i are f."""
+    return np.broadcast_to(np.arange(total), (n, total))
 
 
 def sorted_shards(labels: Labels, n: int, k: int, rng: np.random.Generator) -> Rows:
