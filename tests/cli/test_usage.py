@@ -77,3 +77,20 @@ def test_a_docstring_flows_in_a_narrow_terminal_and_its_equations_stay_lines() -
         "One two three", "four.", "", "    x <- y,   z", "        <- x", "    a <- b c", "", "Attributes:",
         "    n: how many", "        there", "        are",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("command", ["launch", "live"])
+def test_a_folder_that_is_used_is_refused_before_a_machine_is_asked(
+    call: Call, tmp_path: Path, command: str
+) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "agent-0.trace").touch()
+    (tmp_path / "train.py").touch()
+    what = [tmp_path / "train.py"] if command == "launch" else ["--task", "quadratic"]
+    said = call(command, "--ray", "127.0.0.1:1", "--out", tmp_path / "out", *what).refused().said
+    assert "holds a run already" in said
+
+
+def test_a_folder_that_is_not_there_is_no_file(call: Call) -> None:
+    for command in ("replay", "predict"):
+        assert "There is no file or folder nosuch" in call(command, "nosuch").refused().said

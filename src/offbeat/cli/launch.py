@@ -103,13 +103,14 @@ def launch(
     program = ScriptProgram(topology, tuple(command), weights, compress)
     settings = RunSettings(folder=Path(), program=program, **asked)
     check_writable(profile)
-    with outfolder.out_folder(out, Path(command[0]).stem) as made, machines(wanted, graph, quiet) as there:
-        folder = made.resolve()
+    script = [Path(command[0]).name, *command[1:]] if wanted.ships and not module else command
+    start = ["-m", "offbeat.training.child", *(["-m"] if module else []), *script]
+    with outfolder.out_folder(out, Path(command[0]).stem) as made:
         _go_on(made, before, stage, graph, not returns, quiet)
-        script = [Path(command[0]).name, *command[1:]] if wanted.ships and not module else command
-        start = ["-m", "offbeat.training.child", *(["-m"] if module else []), *script]
-        launcher = Launcher(replace(settings, folder=folder), start, returns, needed, **there)
-        _run(launcher, tensorboard, profile, quiet)
+        with machines(wanted, graph, quiet) as there:
+            settings = replace(settings, folder=made.resolve())
+            launcher = Launcher(settings, start, returns, needed, **there)
+            _run(launcher, tensorboard, profile, quiet)
     _exit(launcher)
 
 

@@ -1,6 +1,6 @@
 """The command line of live runs of the simulator's experiments: live."""
 
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -79,10 +79,11 @@ def live(
     series = _series(wanted, asked, how, (out, given) if resume else None)
     own, graph = Own.parse(series.asked["task"]), series.setup.topology
     name = series.asked["task"] if own is None else own.name
-    with out_folder(out, name) as folder, machines(wanted, graph, quiet) as there:
+    with ExitStack() as stack:
+        folder = stack.enter_context(out_folder(out, name))
         if not resume:
             refuse_used(folder)
-        series = series.within(folder, **there)
+        series = series.within(folder, **stack.enter_context(machines(wanted, graph, quiet)))
         ended = series.ended(complain)
         series.keep_asked(folder)
         for line in [] if quiet else measured(series.setup.world):

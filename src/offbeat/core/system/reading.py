@@ -43,7 +43,7 @@ def reading(path: str | os.PathLike[str], expected: str, do: str = "") -> Iterat
             raise
         found = f"{path} cannot be read ({_found(error)})"
         if isinstance(error, FileNotFoundError):
-            found = f"There is no file {path}"
+            found = f"There is no {'file' if Path(path).suffix else 'file or folder'} {path}"
         raise DataError(f"{found}; expected {expected}. {do}".rstrip()) from error
 
 
