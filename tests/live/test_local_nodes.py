@@ -1,5 +1,6 @@
 """`--ray local:2`: nodes that are started for a run end with it, and leave nothing, whatever ends it."""
 
+import os
 import signal
 from pathlib import Path
 
@@ -34,6 +35,22 @@ def test_a_signal_while_nodes_begin_leaves_nothing(tmp_path: Path, number: signa
     assert error == f"Error: Interrupted by {number.name} while machines were made ready, or left."
     assert not [*(tmp_path / "temporary").iterdir()]
     assert not (run.folder / "offbeat-runs").exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_what_all_processes_of_a_terminal_or_of_timeout_are_sent_is_not_for_nodes(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    """The launcher ends them in order: where a node died of the signal, Ray waited a minute for it."""
+    run = begun(tmp_path / "run", tmp_path / "temporary")
+    for name in ("each", "on"):
+        (run.folder / name).touch()
+    until(lambda: run.said.count("a node begins") == 2)
+    os.killpg(run.pid, number)
+    (run.folder / "on").touch()
+    assert run.wait() == 128 + number
+    assert run.said.splitlines() == ["a node begins", "a node is there"] * 2 + ["ends 2"]
+    assert not [*(tmp_path / "temporary").iterdir()]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -2,8 +2,8 @@
 
 Its nodes are processes that end with the thread that started them; while one begins, SIGTERM is Ray's,
 which then ends the process at once. A node says "begins" and waits for the file "on" in the current folder;
-where there is one, "late", it does not come. Where there is one, "take", it takes the signals, and does
-nothing with them.
+where there is one, "late", it does not come; where there is one, "each", the next waits for another "on".
+Where there is one, "take", it takes the signals, and does nothing with them.
 """
 
 import ctypes
@@ -29,7 +29,10 @@ def _share_fate() -> None:
     LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-utils = SimpleNamespace(set_sigterm_handler=lambda handler: signal.signal(signal.SIGTERM, handler))
+utils = SimpleNamespace(
+    set_sigterm_handler=lambda handler: signal.signal(signal.SIGTERM, handler),
+    set_kill_on_parent_death_linux=_share_fate,
+)
 
 
 class Cluster:
@@ -54,7 +57,10 @@ class Cluster:
             raise Exception(
                 "The current node timed out during startup. This could\nhappen for reasons." + " more" * 100
             )
-        self.nodes.append(subprocess.Popen(["sleep", "100"], preexec_fn=_share_fate))
+        if Path("each").exists():
+            Path("on").unlink()
+        share_fate = utils.set_kill_on_parent_death_linux
+        self.nodes.append(subprocess.Popen(["sleep", "100"], preexec_fn=share_fate))
         print("a node is there", flush=True)
 
     def shutdown(self) -> None:

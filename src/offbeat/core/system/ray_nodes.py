@@ -57,8 +57,9 @@ def started(ray: Callable[[], Any], nodes: int, least: int) -> Iterator[str]:
         made, over = Nodes(), Event()
         try:
             head = {"include_dashboard": False, "temp_dir": str(temporary)}
-            for number in range(nodes):
-                _start(made, over, number, nodes, num_cpus=cores, **({} if number else head))
+            with _apart():
+                for number in range(nodes):
+                    _start(made, over, number, nodes, num_cpus=cores, **({} if number else head))
             yield made.address
         finally:
             made.shutdown()
@@ -135,6 +136,26 @@ def _no_handlers() -> Iterator[None]:
         yield
     finally:
         utils.set_sigterm_handler = before
+
+
+@contextmanager
+def _apart() -> Iterator[None]:
+    """Processes that Ray starts have a group of their own: a signal to this one's, as of Ctrl-C or `timeout`,
+    is for this process, which ends them in order. Ray looks for them a minute long where they end before.
+    """
+    from ray._private import utils
+
+    share_fate = utils.set_kill_on_parent_death_linux  # called in each of them, before it is what it will be
+
+    def apart() -> None:
+        os.setpgid(0, 0)
+        share_fate()
+
+    utils.set_kill_on_parent_death_linux = apart
+    try:
+        yield
+    finally:
+        utils.set_kill_on_parent_death_linux = share_fate
 
 
 @contextmanager
