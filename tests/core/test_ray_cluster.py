@@ -1,5 +1,6 @@
 """What would have Ray end this process is said before."""
 
+import socket
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,15 @@ def test_a_token_that_is_asked_for_and_not_there_is_said(
     monkeypatch.delenv("RAY_AUTH_TOKEN_PATH")
     monkeypatch.setenv("RAY_AUTH_TOKEN", "token")
     refuse_tokenless()
+
+
+def test_an_address_that_ray_takes_for_another_is_refused_where_nobody_answers_there() -> None:
+    """Of 127.0.0.1 it makes this machine's own address, and waited there for minutes."""
+    pytest.importorskip("ray")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        with pytest.raises(SettingError, match=rf"--ray {address}"), cluster(address):
+            pass
 
 
 @pytest.mark.parametrize(

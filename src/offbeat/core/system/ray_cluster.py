@@ -150,11 +150,17 @@ def _checked(address: str) -> str:
         raise SettingError(f"Got --ray {address}; expected {KNOWN}.")
     if int(match[2]) not in PORTS:
         raise SettingError(f"Got --ray {address}; expected a port from {PORTS[0]} to {PORTS[-1]}.")
-    try:
-        socket.create_connection((match[1].strip("[]"), int(match[2])), timeout=5.0).close()
-    except OSError as error:
-        raise SettingError(f"Nobody answers at --ray {address} ({error}); expected {KNOWN}.") from None
+    _knock(address, match[1].strip("[]"), int(match[2]))
     return address
+
+
+def _knock(address: str, host: str, port: int) -> None:
+    """Raise SettingError where nobody answers. address: what the user calls it."""
+    try:
+        socket.create_connection((host, port), timeout=5.0).close()
+    except OSError as error:
+        what = f"--ray {address}, for Ray {host}:{port}" if host not in address else f"--ray {address}"
+        raise SettingError(f"Nobody answers at {what} ({error}); expected {KNOWN}.") from None
 
 
 def refuse_tokenless() -> None:
@@ -185,8 +191,10 @@ def _refuse_stranger(address: str) -> None:
         return  # another Ray, which says so later
     except ConnectionError:
         return  # `init` says what it is
-    if at is not None and (host := at.rpartition(":"))[2].isdecimal():
-        ray_tls.refuse_other(address, host[0].strip("[]"), int(host[2]))
+    if at is not None and (parts := at.rpartition(":"))[2].isdecimal():
+        host, port = parts[0].strip("[]"), int(parts[2])
+        _knock(address, host, port)  # 127.0.0.1 is another address to Ray
+        ray_tls.refuse_other(address, host, port)
     try:
         with _silenced():
             ask(address=at)
