@@ -202,8 +202,8 @@ class Replay(Engine):
                 return event.source, self._letter(event)
             case events.Heard():  # a register
                 versions = self._versions(event)
-                for old in [version for version in versions if version < event.version]:
-                    del versions[old]  # is not read any more
+                for old in [*versions][: [*versions].index(event.version)]:
+                    del versions[old]  # was given away before, and is not read any more
                 held = each.bound[event.source, self.trace.kinds[event.kind]]
                 return event.source, held.moved_on(versions[event.version])
             case events.SumEnds(source=source):
@@ -245,9 +245,8 @@ class Replay(Engine):
     def _gradient(self, event: events.GradientDone, each: Replayed) -> Vector:
         i, actor = event.agent, each.actor
         if actor.at is None:
-            raise DataError(
-                f"At {event.time}, agent {i} got a gradient in the trace; in the replay it asked for none."
-            )
+            got = f"At {event.time}, agent {i} got a gradient in the trace"
+            raise DataError(f"{got}; in the replay it asked for none.")
         x, actor.at = actor.at, None
         g = self.gradient(i, each.asked - 1, x)
         return g if self.guard is None else self.guard.gradient(g, actor.steps + 1)
@@ -341,6 +340,7 @@ class Replay(Engine):
             message, _, _ = self.compression.fixed(medium, message)
         for j in to:
             if medium is Publish:
+                each.published[kind, j].pop(version_of(message), None)  # a donor's model has its number
                 each.published[kind, j][version_of(message)] = message
             else:
                 letter = Letter(message)
