@@ -90,7 +90,11 @@ class Reproduction:
         """How many readings of claims came out how, in words."""
         found = [row[3] for row in self.rows]
         said = [f"{found.count(each)} {each}" for each in VERDICTS if each in found]
-        return f"{', '.join(said)}, of {len(found)} readings of {len(self.answers)} claims"
+        readings, claims = (
+            f"{count} {what}{'s' * (count != 1)}"
+            for count, what in ((len(found), "reading"), (len(self.answers), "claim"))
+        )
+        return f"{', '.join(said)}, of {readings} of {claims}"
 
 
 def as_html(made: Reproduction) -> str:
