@@ -193,7 +193,8 @@ def _refuse_stranger(address: str) -> None:
         return  # `init` says what it is
     if at is not None and (parts := at.rpartition(":"))[2].isdecimal():
         host, port = parts[0].strip("[]"), int(parts[2])
-        _knock(address, host, port)  # 127.0.0.1 is another address to Ray
+        if at != address:  # 127.0.0.1 is another one to Ray
+            _knock(address, host, port)
         ray_tls.refuse_other(address, host, port)
     try:
         with _silenced():

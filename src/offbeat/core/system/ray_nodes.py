@@ -57,7 +57,7 @@ def started(ray: Callable[[], Any], nodes: int, least: int) -> Iterator[str]:
         made, over = Nodes(), Event()
         try:
             head = {"include_dashboard": False, "temp_dir": str(temporary)}
-            with _apart():
+            with _instead("set_kill_on_parent_death_linux", _apart):
                 for number in range(nodes):
                     _start(made, over, number, nodes, num_cpus=cores, **({} if number else head))
             yield made.address
@@ -104,7 +104,8 @@ def whole(work: Callable[[], Result], until: Event | None = None) -> Result:
             until.wait()
 
     thread = Thread(target=do, name="offbeat begins", daemon=True)
-    with _no_handlers():
+    # Ray sets no handler of SIGTERM: in a thread that cannot be, and is an error
+    with _instead("set_sigterm_handler", lambda _: lambda handler: None):
         try:
             thread.start()
             while not over.wait(OURS):
@@ -126,36 +127,30 @@ def _take_back() -> None:
         signal.signal(number, signal.getsignal(number) or signal.SIG_DFL)
 
 
-@contextmanager
-def _no_handlers() -> Iterator[None]:
-    """Ray sets no handler of SIGTERM: in a thread that cannot be, and is an error."""
-    from ray._private import utils
-
-    before, utils.set_sigterm_handler = utils.set_sigterm_handler, lambda handler: None
-    try:
-        yield
-    finally:
-        utils.set_sigterm_handler = before
-
-
-@contextmanager
-def _apart() -> Iterator[None]:
-    """Processes that Ray starts have a group of their own: a signal to this one's, as of Ctrl-C or `timeout`,
-    is for this process, which ends them in order. Ray looks for them a minute long where they end before.
+def _apart(share_fate: Callable[[], None]) -> Callable[[], None]:
+    """In place of what Ray calls in each process that it starts, before that is what it will be: it has a
+    group of its own, too. A signal to this one's, as of Ctrl-C or `timeout`, is then for this process, which
+    ends them in order; Ray looks for them a minute long where they end before.
     """
-    from ray._private import utils
-
-    share_fate = utils.set_kill_on_parent_death_linux  # called in each of them, before it is what it will be
 
     def apart() -> None:
         os.setpgid(0, 0)
         share_fate()
 
-    utils.set_kill_on_parent_death_linux = apart
+    return apart
+
+
+@contextmanager
+def _instead(name: str, other: Callable[[Any], Any]) -> Iterator[None]:
+    """Ray calls `other` of a function of its own, in place of that."""
+    from ray._private import utils
+
+    own = getattr(utils, name)
+    setattr(utils, name, other(own))
     try:
         yield
     finally:
-        utils.set_kill_on_parent_death_linux = share_fate
+        setattr(utils, name, own)
 
 
 @contextmanager

@@ -161,8 +161,9 @@ THEORY = Part(
                      "until": 50.0 * 8**k, "lr": 0.4 / 2**k},
            "grid": SEEDS} for k in range(4)),
     ],
-    {"fixed": {"seed": 0}}, (Claim("A19", "rates O(K^-1/2) of ASBCD and O(K^-1/3) of ADSGD", falling,
-               "what is measured: a bound holds for all functions, a run is of one"),),
+    {"fixed": {"seed": 0}},
+    (Claim("A19", "rates O(K^-1/2) of ASBCD and O(K^-1/3) of ADSGD", falling,
+           "what is measured: a bound holds for all functions, a run is of one"),),
 )  # fmt: skip
 
 ADSGD = Paper(
