@@ -33,8 +33,9 @@ demo: $(READY)
 	$(BIN)/offbeat compare --task digits --case combined --skew 1 --target 0.9 --until 800 --eval-every 20 --seeds 5 \
 		--lr tuned --tune-by target --tune-grid 0.1,0.3,1,3 --json build/demo-tuned.json --report build/demo-tuned.html
 
+# Each process would compile all that it imports where nothing may be kept of that.
 test: $(READY)
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test-ecosystem: $(READY)
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt \
