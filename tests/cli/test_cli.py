@@ -3,10 +3,10 @@
 import gzip
 import inspect
 import io
-import json
 import os
 import re
 import runpy
+import select
 import shlex
 import shutil
 import signal
@@ -393,9 +393,8 @@ def test_the_results_as_json(call: Call) -> None:
         assert "wall_s" not in run
 
 
-def test_the_same_command_gives_the_same_bytes(
-    call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@on_linux
+def test_the_same_command_gives_the_same_bytes(call: Call, tmp_path: Path) -> None:
     """Of JSON, page, traces, Parquet and errors; in another process, which hashes in another order (nothing
     iterates over a set), and with more workers.
     """
@@ -416,13 +415,12 @@ def test_the_same_command_gives_the_same_bytes(
 
     here = [call(*words) for words in commands_of("one", "1")]
     assert [each.code for each in here] == [0, 0] and here[1].err.startswith("Error of allreduce")
-    program = "import sys, json\nfrom offbeat.cli.commands import main\n"
-    program += "for words in json.loads(sys.argv[1]):\n    sys.argv[1:] = words\n    "
-    program += "try: main()\n    except SystemExit as end: code = end.code\nsys.exit(code)"
-    monkeypatch.setenv("PYTHONHASHSEED", "7")
-    command = [sys.executable, "-c", program, json.dumps(commands_of("two", "2"))]
-    there = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert (there.returncode, there.stdout, there.stderr) == (0, "", here[1].err)
+    program = f"{warm.WARM_WORKERS}\nimport os, sys\nfrom offbeat.cli.commands import main\n"
+    program += f"os.environ['COLUMNS'] = '200'\nfor words in {commands_of('two', '2')}:\n    "
+    program += "sys.argv[1:] = words\n    try: main()\n    except SystemExit as end: code = end.code\n"
+    program += f"assert hash('in another order') != {hash('in another order')}\nsys.exit(code)"
+    there = warm.ran(tmp_path, program)
+    assert (there.code, there.said, (tmp_path / "stderr").read_text()) == (0, "", here[1].err)
     written = [path for path in Path("one").iterdir() if path.is_file()]
     assert len(written) == 9
     for path in written:
@@ -633,16 +631,17 @@ def test_every_run_has_a_trace_of_its_own(call: Call) -> None:
     assert len(list(Path.cwd().glob("*.npz"))) == 8
 
 
+BUFFERED, LINES = (f"import os, sys; sys.stdout = os.fdopen(1, 'w', {n}, closefd=False)" for n in (-1, 1))
+"""What is printed goes out at the end, or after kilobytes, as where there is no terminal; or line by line."""
+
+
+@on_linux
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a disk that is always full")
 def test_where_nothing_can_be_printed_there_is_no_traceback(tmp_path: Path) -> None:
-    with Path("/dev/full").open("w") as full, start(tmp_path, "list", "cases", stdout=full) as process:
-        _, err = process.communicate(timeout=60)
-    assert process.returncode == 1
-    assert "Traceback" not in err
-    assert "No space left on device" in err
     setup = "import os; os.dup2(os.open('/dev/full', os.O_WRONLY), 1)"
-    compared = warm.finished(tmp_path, *ONE, setup=setup)
-    assert compared.code == 1 and "No space left on device" in compared.complained
+    for words, how in ((("--version",), BUFFERED), (("list", "cases"), BUFFERED), (ONE, LINES)):
+        run = warm.finished(tmp_path, *words, setup=f"{setup}; {how}")
+        assert run.code == 1 and "No space left on device" in run.complained
 
 
 # -- the same bytes --------------------------------------------------------------------------------
@@ -764,21 +763,9 @@ def test_the_examples_of_the_help_work(call: Call) -> None:
     assert len(examples) >= 3
     for example in examples:
         short = ["--tune-grid", "0.1", "--tune-seeds", "1"] * ("tuned" in example)
-        assert (
-            call(
-                *example,
-                *short,
-                "--task",
-                "quadratic",
-                "--until",
-                "101",
-                "--eval-every",
-                "50",
-                "--algorithms",
-                "adsgd,rfast",
-            ).code
-            == 0
-        )
+        short += ["--until", "101" if "--crash" in example else "10"]  # the crash is at 100
+        shorter = ("--task", "quadratic", "--eval-every", "5", "--algorithms", "adsgd,rfast")
+        assert call(*example, *short, *shorter).code == 0
 
 
 @pytest.mark.parametrize("arguments", [(), ("--help",), ("-h",)])
@@ -824,14 +811,6 @@ def test_lists_name_everything_that_can_be_named(call: Call) -> None:
 # -- interrupted -----------------------------------------------------------------------------------
 
 
-def start(folder: Path, *arguments: str, **pipes: Any) -> subprocess.Popen[str]:
-    """A real process; standard error is a pipe."""
-    env = {key: value for key, value in os.environ.items() if key != "OFFBEAT_DATA"}
-    command = [sys.executable, "-m", "offbeat", *arguments]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | pipes
-    return subprocess.Popen(command, cwd=folder, env=env, text=True, **pipes)
-
-
 MANY = (*QUICK, "--algorithms", "adsgd,dsgd", "--seeds", "400", "--json", "out.json", "--report", "out.html")
 """Runs for a minute or so, unless it is interrupted; a run is finished every tenth of a second."""
 
@@ -841,7 +820,7 @@ MANY = (*QUICK, "--algorithms", "adsgd,dsgd", "--seeds", "400", "--json", "out.j
 def test_a_signal_keeps_the_runs_that_are_finished(tmp_path: Path, number: signal.Signals, code: int) -> None:
     folder = tmp_path / "folder"
     folder.mkdir()
-    run, said = warm.start(folder, *MANY), folder / "stderr"
+    run, said = warm.start(folder, *MANY, setup=warm.WARM_WORKERS), folder / "stderr"
     warm.until(lambda: run.poll() is not None or (said.exists() and "adsgd, seed 0: " in run.complained))
     run.kill(number)
     assert run.wait() == code, run.complained
@@ -908,25 +887,21 @@ def test_interrupted_while_everything_is_being_checked(call: Call, monkeypatch: 
 ONE = (*QUICK, "--algorithms", "adsgd", "--eval-every", "5", "--json", "out.json")
 
 
-@pytest.mark.skipif(os.name == "nt", reason="pipes")
-def test_a_reader_that_goes_away_costs_no_results(tmp_path: Path) -> None:
-    with start(tmp_path, *ONE) as process:
-        assert process.stdout is not None
-        assert process.stderr is not None
-        process.stdout.close()
-        said = process.stderr.read()
-        process.wait(timeout=60)
-    assert "Traceback" not in said
-    assert "Exception ignored" not in said
+NOBODY_READS = "import os; ours, theirs = os.pipe(); os.close(ours); os.dup2(theirs, {file})"
+
+
+@on_linux
+@pytest.mark.parametrize("how", [BUFFERED, LINES], ids=["buffered", "lines"])
+def test_a_reader_that_goes_away_costs_no_results(tmp_path: Path, how: str) -> None:
+    run = warm.finished(tmp_path, *ONE, setup=f"{NOBODY_READS.format(file=1)}; {how}")
+    assert run.code != 120, "Python had something to print at its end, and says so"
+    assert "Error" not in run.complained
     assert len(read(tmp_path / "out.json")["runs"]) == 1
-
-
-NOBODY_READS = "import os; ours, theirs = os.pipe(); os.close(ours); os.dup2(theirs, 2)"
 
 
 @on_linux
 def test_a_reader_of_errors_that_goes_away_costs_no_results(tmp_path: Path) -> None:
-    run = warm.finished(tmp_path, *ONE, setup=NOBODY_READS)
+    run = warm.finished(tmp_path, *ONE, setup=NOBODY_READS.format(file=2))
     assert "adsgd" in run.said and "Traceback" not in run.said
     assert len(read(tmp_path / "out.json")["runs"]) == 1
 
@@ -934,7 +909,7 @@ def test_a_reader_of_errors_that_goes_away_costs_no_results(tmp_path: Path) -> N
 NARROW = ("compare", "--until", "1", "--eval-every", "1", "--target", "0.001")
 
 
-@pytest.mark.skipif(os.name == "nt", reason="needs a pseudo-terminal")
+@on_linux
 def test_a_narrow_terminal_loses_no_name_and_no_result(tmp_path: Path) -> None:
     import fcntl
     import pty
@@ -942,21 +917,21 @@ def test_a_narrow_terminal_loses_no_name_and_no_result(tmp_path: Path) -> None:
 
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 60, 0, 0))
-    with start(tmp_path, *NARROW, stdout=theirs, stdin=subprocess.DEVNULL) as process:
-        os.close(theirs)
-        shown = b""
-        while True:
-            try:
-                part = os.read(ours, 4096)
-            except OSError:  # what a terminal says at its end on Linux
-                break
-            if not part:
-                break
-            shown += part
-        _, err = process.communicate(timeout=60)
+    name, how = os.ttyname(theirs), os.O_RDWR | os.O_NOCTTY
+    setup = f"import os; os.dup2(os.open({name!r}, {how}), 1); os.environ.pop('COLUMNS'); {LINES}"
+    run, shown = warm.start(tmp_path, *NARROW, setup=setup), b""
+    warm.until(lambda: run.poll() is not None or select.select([ours], [], [], 0)[0] != [])
+    os.close(theirs)
+    while True:
+        try:
+            shown += os.read(ours, 4096)
+        except OSError:  # what a terminal says at its end on Linux
+            break
     os.close(ours)
-    assert process.returncode == 0, err
-    whole(re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", shown.decode()))
+    assert run.wait() == 0, run.complained
+    text = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", shown.decode())
+    assert max(map(len, text.splitlines())) <= 60
+    whole(text)
 
 
 def test_a_narrow_table_loses_no_name_and_no_result(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:

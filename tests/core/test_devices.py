@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from on_devices import EVERY, network, on_both
 from typer.testing import CliRunner
+from warm import on_linux, ran
 
 import offbeat
 from offbeat import SettingError, tasks
@@ -135,12 +134,14 @@ def test_a_model_that_diverged_stays_in_its_own_row() -> None:
 # -- runs on a device that is none, and on a real GPU ----------------------------------------------
 
 
-def test_all_that_runs_on_a_pretended_device() -> None:
+@on_linux
+def test_all_that_runs_on_a_pretended_device(tmp_path: Path) -> None:
     """In a process of its own: torch takes a new device only before it has differentiated anything."""
     tests = Path(__file__).parents[1] / "support" / "on_pretended.py"
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(tests)]
-    done = subprocess.run(command, cwd=tests.parents[2], capture_output=True, text=True)
-    assert done.returncode == 0 and " failed" not in done.stdout, done.stdout
+    program = f"import os, sys, pytest; os.chdir({str(tests.parents[2])!r}); "
+    program += f"sys.exit(pytest.main(['-q', '-p', 'no:cacheprovider', {str(tests)!r}]))"
+    done = ran(tmp_path, program)
+    assert done.code == 0 and " failed" not in done.said and "...." in done.said, done.said
 
 
 @needs_gpu

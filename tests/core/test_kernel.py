@@ -16,6 +16,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+from warm import on_linux, ran
 
 from offbeat.core.errors import OffbeatError, SettingError
 from offbeat.core.system import kernel, native
@@ -323,10 +324,13 @@ def test_files_of_somebody_else_are_refused(
 
 
 DAMAGED = """
+import os
 from pathlib import Path
 from offbeat.core.system import kernel
 
-folder = Path({folder!r})
+os.environ["XDG_CACHE_HOME"] = {home!r}
+kernel._load.cache_clear()
+folder = Path({home!r}) / "offbeat"
 said = kernel.name()
 (library,) = folder.iterdir()
 whole = library.read_bytes()
@@ -342,13 +346,12 @@ print(said)
 """
 
 
+@on_linux
 def test_a_damaged_library_is_built_anew_and_never_run(tmp_path: Path, compiled: Path) -> None:
     """In a process of its own: a library that is cut ends it with SIGBUS."""
-    code = DAMAGED.format(folder=str(tmp_path / "offbeat"))
-    environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path)}
-    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, (done.returncode, done.stderr)
-    assert done.stdout.startswith("compiled (")
+    done = ran(tmp_path, DAMAGED.format(home=str(tmp_path)))
+    assert done.code == 0, (done.code, done.complained)
+    assert done.said.startswith("compiled (")
 
 
 def test_without_a_cache_the_function_is_compiled_all_the_same(

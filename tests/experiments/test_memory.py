@@ -1,13 +1,12 @@
 """How much memory runs need: the estimate against a process, and what is refused."""
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 from command_line import Call
+from warm import on_linux, ran
 
 import offbeat
 from offbeat import SettingError
@@ -22,10 +21,7 @@ from offbeat.experiments.sweep import grid
 from offbeat.world.graphs import TOPOLOGIES, edges, named
 
 MEASURE = """
-import os
-import sys
 from pathlib import Path
-import offbeat
 from offbeat.algorithms import find
 from offbeat.experiments.experiment import Experiment
 from offbeat.experiments.setup import prepare
@@ -34,33 +30,32 @@ from offbeat.experiments.runs import Job, engines, run_one
 def peak():  # ru_maxrss would begin with that of the process that started this one
     lines = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
     return 1024 * int(lines["VmHWM"].split()[0])
-for name, how, agents, until in (("adsgd", "levels", 9, 5_000), ("rfast", "batched", 1000, 2)):
-    if not (child := os.fork()):
-        break
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-else:
-    sys.exit()
-row = find(name)
+row = find({name!r})
 small, p = (
     prepare(Experiment(task="digits", agents=n, topology="ring", until=t), 0)
-    for n, t in ((9, 2), (agents, until))
+    for n, t in ((9, 2), ({agents}, {until}))
 )
-run_one(Job(small, row, 0.01, how))
+run_one(Job(small, row, 0.01, {how!r}))
 before = peak()
-job = Job(p, row, 0.01, how)
+job = Job(p, row, 0.01, {how!r})
 (engine,) = engines([job])
 engine.start()
-engine.run(until)
+engine.run({until})
 engine.stacked(), engine.stacked(), engine.traced()
 print((peak() - before) / need(job).total)
 """
 
 
-def test_the_estimate_is_about_what_a_process_needs() -> None:
-    """Forks of one that has imported everything: what each needs in addition."""
-    done = subprocess.run([sys.executable, "-c", MEASURE], check=True, capture_output=True, text=True)
-    levels, batched = map(float, done.stdout.split())
-    assert 0.5 < levels < 1.6 and 0.5 < batched < 1.6, done.stdout
+@on_linux
+@pytest.mark.parametrize(
+    ("name", "how", "agents", "until"), [("adsgd", "levels", 9, 5_000), ("rfast", "batched", 1000, 2)]
+)
+def test_the_estimate_is_about_what_a_process_needs(
+    name: str, how: str, agents: int, until: int, tmp_path: Path
+) -> None:
+    """A fork of one that has imported everything: what it needs in addition."""
+    done = ran(tmp_path, MEASURE.format(name=name, how=how, agents=agents, until=until))
+    assert done.code == 0 and 0.5 < float(done.said) < 1.6, done.said + done.complained
 
 
 def test_what_does_not_fit_is_refused_with_what_would(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,6 +15,7 @@ import offbeat
 
 DECLARATION = """    throwaway: float = setting(0.5, WORLD, "A setting of no use, to be seen everywhere.")
 """
+SUPPORT = Path(__file__).parents[1] / "support"
 BEFORE = "    data: str | Path | None = setting("
 
 
@@ -33,6 +34,8 @@ def with_a_setting_more(tmp_path_factory: pytest.TempPathFactory) -> Path:
 PROGRAM = """
 import json, sys
 from offbeat.cli.commands import main
+from warm import fork_the_server
+fork_the_server()
 for words in json.loads(sys.argv[1]):
     sys.argv[1:] = words
     try: main()
@@ -51,7 +54,11 @@ def shown(with_a_setting_more: Path) -> list[str]:
     compared, swept = f"{COMPARE} --json a.json --report a.html", "sweep grid.toml --workers 1"
     lines = ("compare --help", "live --help", compared, swept)
     words = json.dumps([line.split() for line in lines])
-    environment = {**os.environ, "PYTHONPATH": str(with_a_setting_more), "COLUMNS": "200"}
+    environment = {
+        **os.environ,
+        "PYTHONPATH": f"{with_a_setting_more}{os.pathsep}{SUPPORT}",
+        "COLUMNS": "200",
+    }
     environment["OMP_NUM_THREADS"] = "1"
     command = [sys.executable, "-P", "-c", PROGRAM, words]
     done = subprocess.run(

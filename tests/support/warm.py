@@ -111,6 +111,11 @@ def finished(
     return run
 
 
+def ran(folder: Path, program: str) -> Started:
+    """What `python -c` makes of this program, in a process that has imported everything; wait for its end."""
+    return finished(folder, setup=f"{program}\nraise SystemExit")
+
+
 def until(done: Callable[[], bool], seconds: float = PATIENCE, what: str = "it takes too long") -> None:
     """Poll until something is so."""
     end = time.monotonic() + seconds
@@ -176,7 +181,7 @@ def _server() -> "subprocess.Popen[str]":
         text=True,
         # Without a GPU, where there is one: its driver does not survive a fork.
         env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "COLUMNS": "120"}
-        | {"CUDA_VISIBLE_DEVICES": ""},
+        | {"CUDA_VISIBLE_DEVICES": "", "PYTHONHASHSEED": "7"},  # another order than in the tests' processes
     )
     atexit.register(_end, server)
     return server
