@@ -13,7 +13,7 @@ import pytest
 import offbeat
 from offbeat.core.errors import SettingError
 from offbeat.experiments.loading import load
-from offbeat.experiments.reproduction import adsgd
+from offbeat.experiments.reproduction import adpsgd, adsgd
 from offbeat.experiments.reproduction import adsgd_claims as claims
 from offbeat.experiments.reproduction.adsgd_measured import INTERNET, MEANS, NODES
 from offbeat.experiments.reproduction.adsgd_vgg import VGG
@@ -185,6 +185,7 @@ def test_a_part_is_swept_resumed_and_written(tmp_path: Path) -> None:
     assert {row[0] for row in rows} == {f"| {each.name}" for each in small.claims}
     assert {row[3] for row in rows} <= {*VERDICTS}
     assert "rfast at 0.09" in text
+    assert "In place of what is said above: task digits; until 20;" in text
     assert "rfast:matched at 0.01" in text
     choices = {each.name: each.choice for each in small.claims}
     for row in rows:
@@ -198,6 +199,62 @@ def test_a_part_is_swept_resumed_and_written(tmp_path: Path) -> None:
     assert {path: path.read_bytes() for path in making.write(runs, len(every))} == first, "the same bytes"
     making.write(runs[:2], len(every))
     assert "Of 6 runs 2 are done" in (tmp_path / "adsgd-lr-quick.md").read_text()
+
+
+def timed(algorithm: str, world: dict[str, Any], n: int = 16) -> Run:
+    """Constant delays, cheap gradients; the evaluations are those from which a throughput is read."""
+    fixed = {"task": "digits", "batch": 1, "partition": "iid", "agents": n, "topology": "ring", "until": 40}
+    fixed |= {"eval_every": 10, "compute": "constant", "communication": "constant"}
+    return offbeat.simulate(algorithm, **{**fixed, **world})
+
+
+@pytest.mark.parametrize("name", ["adpsgd", "dsgd", "allreduce"])
+def test_throughputs_are_those_that_are_predicted(name: str, tmp_path: Path) -> None:
+    """Of a slowed worker, a slowed link and a shared network; by the settings of the grids themselves."""
+    path = tmp_path / "slow-link-100.csv"
+    path.write_text(adpsgd.LINKS[path.name])
+    worlds: list[tuple[dict[str, Any], float, float, bool]] = [
+        ({"case": "comp-straggler", "straggler": 0, "slowdown": 10.0, "bandwidth": 100.0}, 10, 100, False),
+        ({"bandwidth": f"file:{path}", "sending": "unicast"}, 100, 100, True),
+        ({"communication": "constant mean 0.25", "network": "fair"}, 1, 4, False),
+    ]
+    for world, slow, models, link in worlds:
+        (rate,) = adpsgd.rates(Evidence([timed(name, world)]))
+        assert rate == pytest.approx(adpsgd.predicted(name, 16, slow, models, link), rel=0.1), world
+
+
+def test_a_shared_network_is_slower_from_run_to_run() -> None:
+    """Its means are what a model takes; more bandwidth of a link cannot make a sender faster."""
+    (grid,) = adpsgd.SHARED.grids(False)
+    takes = grid["grid"]["communication"]
+    every = [
+        timed("allreduce", {"network": grid["fixed"]["network"], "communication": each}, 4) for each in takes
+    ]
+    found = adpsgd.rates(Evidence(every))
+    assert found == sorted(found, reverse=True)
+    assert len({*found}) == len(found)
+    runs = [replace(run, algorithm=name) for run in every for name in ("adpsgd", "allreduce")]
+    (finding,) = adpsgd.shared_network(Evidence(runs))
+    assert finding.verdict == NOT
+    assert "; 0.25: " in finding.measured and ", 1x, predicted 16 and 10.9, 1.47x; " in finding.measured
+
+
+def test_a_speed_up_has_its_spread_and_is_near_linear_from_a_half_on(one: Run) -> None:
+    times: dict[int, list[float | None]] = {1: [100.0, 80.0, 90.0], 8: [20.0, 10.0, 15.0]}
+
+    def found(**more: list[float | None]) -> Finding:
+        said = times | {int(name[1:]): each for name, each in more.items()}
+        runs = [run for n, each in said.items() for run in made(one, "adsgd", each, agents=n)]
+        (finding,) = claims.speed_up(Evidence(runs))
+        return finding
+
+    assert found() == Finding(
+        CONFIRMED, "speed-up with 8: 6x [5x to 8x]", "skew:1, learning rate 0.01 for all n"
+    )
+    slow = found(n16=[None, None, 45.0])
+    assert (slow.verdict, slow.measured[-23:]) == (NOT, "16: never [never to 2x]")
+    never = found(n1=[None, None, None])
+    assert (never.verdict, never.measured) == (UNTESTABLE, "with 1: never by 100")
 
 
 def test_measured_round_trip_times_are_the_users(tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 import re
 from functools import cache
 from importlib import import_module
-from pathlib import Path
 
 import pytest
 import reproduced
@@ -114,7 +113,8 @@ def test_every_public_name_is_in_the_api_reference() -> None:
     assert [name for name in dotted if not known(name)] == []
 
 
-@pytest.mark.parametrize("table", reproduced.TABLES, ids=lambda path: path.stem)
-def test_the_page_of_an_evaluation_is_that_of_its_runs(table: Path) -> None:
+@pytest.mark.parametrize("name", reproduced.PAGES)
+def test_the_page_of_an_evaluation_is_that_of_its_runs(name: str) -> None:
     """`make docs` writes it again, and its figures."""
-    assert table.with_suffix(".md").read_text("utf-8") == reproduced.page(reproduced.reproduction(table))
+    path = reproduced.FOLDER / f"{name}.md"
+    assert path.read_text("utf-8") == reproduced.page(reproduced.reproduction(name))

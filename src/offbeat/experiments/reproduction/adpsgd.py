@@ -1,119 +1,171 @@
 """The evaluation of arXiv:1710.06952 (AD-PSGD): slowed workers and links, shared networks, more workers.
 
 What was measured in the paper was not recovered, so what runs are held to are the predictions of a model,
-derived here: how many gradients are applied in a unit of time, the mean time of one.
+derived here: how many gradients n workers on a ring apply in the time of one. One worker, or the link between
+two, is s times slower, and b models are sent in the time of a gradient; what is sent while a gradient is
+computed costs nothing, but where it takes longer.
 
-    one worker s times slower    asynchronous n - 1 + 1 / s, synchronous n / s
-    all alike                    n
+    slow is    adpsgd                                  dsgd                     allreduce
+    a worker   n - 1 + 1 / s                           n / s                    n / s
+    a link     n - 2 + 2 / (1/2 + max(1, 2 s / b) / 2) n / max(1, (1 + s) / b)  n / max(1 + a (s + 1), 2 a s)
+    nobody     n / max(1, 2 / b)                       n / max(1, 2 / b)        n / (1 + 2 a)
+
+A worker of AD-PSGD asks one of two neighbours and is answered, here at once, as if no answer ever waited for
+another transmission; one of DSGD sends its model to both. All-reduce computes, then passes 2 (n - 1) pieces
+of a gradient on, each an n-th of it, so a = (n - 1) / (n b): who has all sums computes while others still
+send, so that half of the pieces hold up who sends on the slow link, or all of them the link.
 """
 
 from collections.abc import Sequence
+from statistics import median
+from typing import Any
 
 from offbeat.experiments.reproduction.evidence import Evidence, verdict
 from offbeat.experiments.reproduction.part import Claim, Paper, Part, Picture, Table
 from offbeat.results.reproduction import Finding
 
 WITHIN = 0.1  # of its prediction a throughput confirms it
+STAYS = 0.85  # of the throughput, or more, is little lost
+WORKERS, FAST = 16, 100.0  # models in the time of a gradient, where nothing else is said
 TITLE = "AD-PSGD, arXiv:1710.06952"
-SYNCHRONOUS = ("dsgd", "allreduce")
 WORLD = {
-    "task": "cifar10", "model": "resnet20", "agents": 16, "topology": "ring", "partition": "iid",
+    "task": "cifar10", "model": "resnet20", "agents": WORKERS, "topology": "ring", "partition": "iid",
     "batch": 128, "augment": "crop+flip", "eval_samples": 2000, "until": 2000, "eval_every": 50,
     "target": 0.8, "lr": 0.1, "optimizer": "momentum:0.9", "compute": "constant",
-    "communication": "constant", "bandwidth": 100.0,
+    "communication": "constant", "bandwidth": FAST,
 }  # fmt: skip
 SMALL: Table = {
     "fixed": {"task": "digits", "model": "mlp", "width": 16, "batch": 16, "augment": "none", "until": 400,
-              "eval_every": 20, "target": 0.8, "eval_samples": 300, "seed": 0},
+              "eval_every": 20, "target": 0.8, "eval_samples": 300},
+    "grid": {"seed": [0, 1]},
 }  # fmt: skip
 METHODS = ["adpsgd", "dsgd", "allreduce"]
 ABOUT = (
-    "Sixteen workers train ResNet-20 on uniformly split CIFAR-10. The unit of time is that of a gradient; a "
-    "model takes a hundredth of it to send ('InfiniBand'), unless it is said otherwise. Delays are constant, "
-    "so that throughputs can be held to their predictions, which are derived here; the paper's own tables "
-    "were not to be had."
+    "Sixteen workers on a ring train ResNet-20 on uniformly split CIFAR-10. The unit of time is that of a "
+    "gradient; a model takes a hundredth of it to send ('InfiniBand'), unless it is said otherwise. Delays "
+    "are constant, so that throughputs can be held to predictions, which are derived here from these times: "
+    "the paper's own tables were not to be had. Measured are gradients applied in a unit of time, in the "
+    "second half of a run, medians over the seeds, with the smallest and the largest where they differ. They "
+    "do not depend on which network is trained; accuracies and losses do."
 )
 
 
-def _throughput(evidence: Evidence) -> float:
-    """Gradients applied in a unit of time in the second half of a run, the mean over the seeds: at first
-    those who are far from a slow worker do not yet wait for it.
+def rates(evidence: Evidence) -> list[float]:
+    """Of each run the gradients applied in a unit of time, in its second half: at first those who are far
+    from a slow worker do not yet wait for it.
     """
-    each = []
+    each = list[float]()
     for run in evidence.runs:
         half = len(run.curve.time) // 2
         updates, times = run.curve.updates, run.curve.time
         each.append((updates[-1] - updates[half]) / (times[-1] - times[half]))
-    return sum(each) / len(each)
+    return each
 
 
-def _held(names: Sequence[str], predicted: Sequence[tuple[str, Evidence, float]]) -> list[Finding]:
-    """Throughputs of each of these algorithms beside their predictions."""
-    made = []
-    for name in names:
-        rows = [(what, some.where(algorithm=name), value) for what, some, value in predicted]
-        found = [(what, _throughput(some), value) for what, some, value in rows if some.runs]
-        words = "; ".join(f"{what}: {got:.3g}, predicted {value:.3g}" for what, got, value in found)
-        made.append(
-            Finding(verdict(abs(got - value) <= WITHIN * value for _, got, value in found), words, name)
-        )
-    return made
+def predicted(algorithm: str, n: int, slow: float, models: float, link: bool = False) -> float:
+    """Gradients in the time of one, by the model above.
+
+    Args:
+        slow: how many times slower one worker is, or one link
+        models: how many are sent in the time of a gradient
+        link: whether it is a link that is slow
+    """
+    if not link and slow > 1:
+        return n - 1 + 1 / slow if algorithm == "adpsgd" else n / slow
+    if algorithm == "allreduce":
+        pieces = (n - 1) / n / models
+        return n / max(1 + pieces * (slow + 1), 2 * pieces * slow)
+    if algorithm == "dsgd":
+        return n / max(1, (1 + slow) / models)
+    if link:
+        return n - 2 + 2 / (1 / 2 + max(1, 2 * slow / models) / 2)
+    return n / max(1, 2 / models)
+
+
+def _said(values: Sequence[float]) -> str:
+    """Their median, with the smallest and the largest where these differ."""
+    middle, low, high = (f"{value:.3g}" for value in (median(values), min(values), max(values)))
+    return middle if low == high else f"{middle} [{low} to {high}]"
 
 
 def slowed_worker(evidence: Evidence) -> list[Finding]:
     """One worker s times slower."""
-    n, made = 16, list[Finding]()
-    slow = [(s, evidence.where(slowdown=float(s))) for s in sorted(evidence.values("slowdown"))]
-    waits = [(f"{s:g} times", some, n / s) for s, some in slow]
-    never_waits = [(f"{s:g} times", some, n - 1 + 1 / s) for s, some in slow]
-    for names, predicted in ((("adpsgd",), never_waits), (SYNCHRONOUS, waits)):
-        made += _held(names, predicted)
+    made = []
+    for name in evidence.values("algorithm"):
+        holds, words = list[bool](), list[str]()
+        for slow in sorted(evidence.values("slowdown")):
+            found = rates(evidence.where(algorithm=name, slowdown=slow))
+            value = predicted(name, WORKERS, slow, FAST)
+            holds.append(abs(median(found) - value) <= WITHIN * value)
+            words.append(f"{slow:g} times: {_said(found)}, predicted {value:.3g}")
+        made.append(Finding(verdict(holds), "; ".join(words), name))
     return made
 
 
 def slowed_link(evidence: Evidence) -> list[Finding]:
-    """How much throughput stays where one link is slower: of AD-PSGD all but what that link's ends wait."""
+    """How much throughput stays where one link is slower."""
     made = []
     for name in evidence.values("algorithm"):
-        here = evidence.where(algorithm=name)
-        rates = {value: _throughput(here.where(bandwidth=value)) for value in here.values("bandwidth")}
-        words = ", ".join(f"{_times(value)}: {rate:.3g}" for value, rate in rates.items())
-        stays = min(rates.values()) >= 0.85 * max(rates.values())
+        found = {_times(value): some for value, some in _by(evidence.where(algorithm=name), "bandwidth")}
+        words = "; ".join(
+            f"{slow:g} times: {_said(some)}, predicted {predicted(name, WORKERS, slow, FAST, True):.3g}"
+            for slow, some in found.items()
+        )
+        middles = [median(some) for some in found.values()]
+        stays = min(middles) >= STAYS * max(middles)
         made.append(Finding(verdict([stays == (name == "adpsgd")]), words, name))
     return made
 
 
-def _times(bandwidth: object) -> str:
+def _by(evidence: Evidence, setting: str) -> list[tuple[Any, list[float]]]:
+    """The throughputs at each value of a setting."""
+    return [(value, rates(evidence.where(**{setting: value}))) for value in evidence.values(setting)]
+
+
+def _times(bandwidth: object) -> float:
     """How many times slower the link is, by the name of its file."""
-    return f"{str(bandwidth).rpartition('-')[2].removesuffix('.csv')} times"
+    return float(str(bandwidth).rpartition("-")[2].removesuffix(".csv"))
 
 
 def shared_network(evidence: Evidence) -> list[Finding]:
-    """How many times as fast as all-reduce AD-PSGD applies gradients, the slower the network."""
-    ratios = {}
-    for value in sorted(evidence.values("bandwidth")):
-        ours, theirs = (evidence.where(bandwidth=value, algorithm=name) for name in ("adpsgd", "allreduce"))
-        if ours.runs and theirs.runs:
-            ratios[value] = _throughput(ours) / _throughput(theirs)
-    words = ", ".join(
-        f"a model in {1 / value:g} gradients' time: {ratio:.1f}x" for value, ratio in ratios.items()
-    )
-    holds = [any(4 <= ratio <= 8 for ratio in ratios.values())] * bool(ratios)
-    return [Finding(verdict(holds), words)]
+    """How many times as fast as each other one AD-PSGD applies gradients, the slower the network."""
+    made = []
+    for rival in (name for name in evidence.values("algorithm") if name != "adpsgd"):
+        words, middles = list[str](), list[float]()
+        for takes in evidence.values("communication"):
+            here = evidence.where(communication=takes)
+            ours, theirs = (rates(here.where(algorithm=name)) for name in ("adpsgd", rival))
+            if not ours or len(ours) != len(theirs):
+                continue
+            ratios = [one / other for one, other in zip(ours, theirs, strict=True)]
+            mean = _mean(takes)
+            one, other = (predicted(name, WORKERS, 1, 1 / mean) for name in ("adpsgd", rival))
+            middles.append(median(ratios))
+            words.append(
+                f"{mean:g}: {_said(ours)} and {_said(theirs)}, {_said(ratios)}x, predicted {one:.3g} and "
+                f"{other:.3g}, {one / other:.3g}x"
+            )
+        holds = [any(4 <= ratio <= 8 for ratio in middles)] * bool(middles)
+        said = f"where a model takes {'; '.join(words)}" if words else ""
+        made.append(Finding(verdict(holds), said, f"over {rival}"))
+    return made
+
+
+def _mean(takes: str) -> float:
+    """Of 'constant mean 0.1' how long that is; 'constant' is 1."""
+    return float(takes.rpartition("mean")[2]) if "mean" in takes else 1.0
 
 
 def linear(evidence: Evidence) -> list[Finding]:
     """Throughput over the number of workers, as a multiple of that of the fewest."""
     made = []
     for name in evidence.values("algorithm"):
-        rates = {
-            n: _throughput(evidence.where(algorithm=name, agents=n))
-            for n in sorted(evidence.values("agents"))
-        }
-        fewest = min(rates)
-        shares = {n: rate / rates[fewest] * fewest / n for n, rate in rates.items()}
-        words = ", ".join(
-            f"{n}: {rates[n]:.3g} ({100 * share:.0f} % of linear)" for n, share in shares.items()
+        found = {n: median(some) for n, some in sorted(_by(evidence.where(algorithm=name), "agents"))}
+        fewest = min(found)
+        shares = {n: rate / found[fewest] * fewest / n for n, rate in found.items()}
+        words = "; ".join(
+            f"{n}: {found[n]:.3g}, predicted {predicted(name, n, 1, FAST):.3g}, {100 * share:.0f} % of linear"
+            for n, share in shares.items()
         )
         made.append(Finding(verdict([min(shares.values()) >= 0.9]), words, name))
     return made
@@ -128,8 +180,9 @@ SLOW_WORKER = Part(
     [{"fixed": {**WORLD, "case": "comp-straggler", "straggler": 0},
       "grid": {"slowdown": [2.0, 10.0, 100.0], "algorithm": METHODS, "seed": [0, 1, 2]}}],
     SMALL,
-    (Claim("B1", "predicted throughput with one of 16 workers 2, 10, 100 times slower: 15.5, 15.1, 15.01 "
-           "where nobody waits, 8, 1.6, 0.16 where all do", slowed_worker, MOVING),),
+    (Claim("B1", "AD-PSGD does not wait for one slow worker; the synchronous ones are as slow as it (no "
+           "numbers were to be had: within 10 % of its prediction a throughput is confirmed)",
+           slowed_worker, MOVING),),
     (Picture("accuracy", "Test accuracy of the average model over time.", "accuracy", by="slowdown"),),
 )  # fmt: skip
 
@@ -147,22 +200,25 @@ SLOW_LINK = Part(
 
 SHARED = Part(
     "shared-network", f"{TITLE}: a shared network",
-    (ABOUT, "Here the network is shared: what a worker sends to several goes at max-min fair rates, and a "
-     "model takes 0.01 to 1 of the time of a gradient."),
-    [{"fixed": {**WORLD, "bandwidth": None, "network": "fair"},
-      "grid": {"bandwidth": [100.0, 10.0, 4.0, 2.0, 1.0], "algorithm": METHODS, "seed": [0, 1, 2]}}],
+    (ABOUT, "Here the network is shared: what is sent at the same time goes at max-min fair rates, and a "
+     "model takes 0.01 to 1 of the time of a gradient where it has its sender and its receiver for itself."),
+    [{"fixed": {**WORLD, "bandwidth": None, "communication": None, "network": "fair"},
+      "grid": {"communication": [f"constant mean {mean}" for mean in (0.01, 0.1, 0.25, 0.5, 1.0)],
+               "algorithm": METHODS, "seed": [0, 1, 2]}}],
     SMALL,
     (Claim("B3", "an epoch is 4 to 8 times as fast as with synchronous training in a shared network",
-           shared_network, "how slow the network is against a gradient: each is shown"),),
+           shared_network, "how slow the network is against a gradient, each is shown; and whether others "
+           "use it, too: here nobody does"),),
 )  # fmt: skip
 
 SCALING = Part(
     "scaling", f"{TITLE}: more workers",
-    ("Timing only: gradients of a small quadratic stand for those of any network, and a model takes 0.01 "
-     "of the time of one to send.",),
-    [{"fixed": {"task": "quadratic", "topology": "ring", "until": 100, "eval_every": 50, "lr": 0.01,
-                "compute": "constant", "communication": "constant", "seed": 0},
-      "grid": {"bandwidth": [100.0], "agents": [4, 8, 16, 32, 64, 128], "algorithm": METHODS}}],
+    ("Timing only: gradients of logistic regression on digits stand for those of any network, and a model "
+     "takes 0.01 of the time of one to send. Delays are constant. Measured are gradients applied in a unit "
+     "of time, in the second half of a run, beside predictions that are derived here from these times.",),
+    [{"fixed": {"task": "digits", "partition": "iid", "batch": 1, "topology": "ring", "until": 100,
+                "eval_every": 10, "lr": 0.01, "compute": "constant", "communication": "constant", "seed": 0},
+      "grid": {"bandwidth": [FAST], "agents": [4, 8, 16, 32, 64, 128], "algorithm": METHODS}}],
     {"grid": {"agents": [4, 16, 64]}},
     (Claim("B4", "linear speed-up", linear, "of throughput; what more gradients help is the task's"),),
 )  # fmt: skip

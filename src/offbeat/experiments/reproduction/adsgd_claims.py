@@ -182,9 +182,9 @@ def less_memory(evidence: Evidence) -> list[Finding]:
     made = []
     for form in ("adsgd", "adsgd:memory-efficient"):
         shares, words = _saved_of("keeps", form, "rfast")
-        made.append(
-            Finding(verdict(share >= 0.65 for share in shares), f"models kept: {words}; in tens", form)
-        )
+        tens = ", ".join(f"{round(10 * share)}0" for share in shares)
+        said = f"models kept: {words}; in tens of per cent {tens}"
+        made.append(Finding(verdict(share >= 0.65 for share in shares), said, form))
     return made
 
 
@@ -207,14 +207,20 @@ def speed_up(evidence: Evidence) -> list[Finding]:
             runs = adsgd.where(partition=partition, lr_said=said).runs
             if len(Evidence(runs).values("agents")) < 2:
                 continue
-            rows = [each for each in speedups(Comparison(runs)) if each.gains is not None]
-            words = ", ".join(f"{each.agents}: {each.gains[0]:.2g}x" for each in rows if each.gains)
-            most = max(Evidence(runs).values("agents"))
-            holds = [(each.efficiency or 0.0) >= 0.5 for each in rows]
-            reached = "" if words else f"{Evidence(runs).where(agents=most)} with {most} agents"
-            reading = f"{partition}, learning rate {said or 'the same for all n'}"
-            made.append(Finding(verdict(holds), f"speed-up of the median {words}{reached}", reading))
+            fewest = min(Evidence(runs).values("agents"))
+            rows = [each for each in speedups(Comparison(runs)) if each.gains and each.agents > fewest]
+            words = ", ".join(f"{each.agents}: {_gain(each.gains)}" for each in rows if each.gains)
+            one = Evidence(runs).where(agents=fewest)
+            words = f"speed-up with {words}" if words else f"with {fewest}: {one}"
+            reading = f"{partition}, learning rate {said or f'{one.runs[0].lr:g} for all n'}"
+            made.append(Finding(verdict((each.efficiency or 0.0) >= 0.5 for each in rows), words, reading))
     return made
+
+
+def _gain(gains: tuple[float, float, float]) -> str:
+    """A speed-up in words: the median over the seeds, the smallest and the largest."""
+    middle, low, high = (f"{gain:.2g}x" if gain else "never" for gain in gains)
+    return middle if low == high else f"{middle} [{low} to {high}]"
 
 
 def falling(evidence: Evidence) -> list[Finding]:

@@ -15,20 +15,20 @@ from offbeat.experiments.reproduction.adpsgd import ADPSGD
 from offbeat.experiments.reproduction.adsgd import ADSGD
 from offbeat.experiments.reproduction.cifar import CIFAR
 from offbeat.experiments.reproduction.evidence import Evidence
-from offbeat.experiments.reproduction.part import Paper, Part, Picture
+from offbeat.experiments.reproduction.part import Paper, Part, Picture, Table
 from offbeat.experiments.runs import Job, run_one
 from offbeat.experiments.setup import Setup, prepare
 from offbeat.experiments.sweep.grid import Point, points
 from offbeat.experiments.sweep.store import Store
 from offbeat.results.reproduction import Answer, Drawn, Reproduction, as_html, as_markdown
 from offbeat.results.run import Comparison, Run
+from offbeat.results.values import value_text
 
 PAPERS = {paper.name: paper for paper in (ADSGD, ADPSGD, CIFAR)}
 PRINTED = (".svg", ".pdf")
 QUICKLY = (
-    "A quick run is of a smaller problem (scikit-learn's 8x8 digits in place of MNIST and CIFAR-10, a narrow "
-    "ResNet-20 in place of other networks) with fewer seeds: it shows that all of it works, and its verdicts "
-    "are about that problem."
+    "A quick run is of a smaller problem, and with fewer seeds: it shows that all of it works, and its "
+    "verdicts are about that problem. In place of what is said above:"
 )
 RTT = (
     "--rtt FILE, FILE:ARRAY or FILE:ARRAY:SLICE: a square matrix, or one for each slice, of at least as many "
@@ -120,8 +120,11 @@ class Making:
             write_atomically(self.folder / name, text.encode())
         data = None if self.data is None else str(self.data)
         grids = self.part.grids(self.quick, data=data, device=self.device)
-        where = {"folder": str(self.folder), "rtt": str(self.rtt)}
-        return [each for grid in grids for each in points(_placed(grid, where))]
+        return [each for grid in grids for each in points(self._there(grid))]
+
+    def _there(self, grid: Table) -> Any:
+        """With the folder and the round-trip times that it names."""
+        return _placed(grid, {"folder": str(self.folder), "rtt": str(self.rtt)})
 
     def cost(self, every: Sequence[Point]) -> Cost:
         """What the runs that are not done will take: short pieces of one of each algorithm are made."""
@@ -158,7 +161,7 @@ class Making:
     def made(self, runs: Sequence[Run], planned: int) -> Reproduction:
         """What the page says of these runs, of which so many are planned."""
         evidence, part = Evidence(runs), self.part
-        about = [*part.about, *[QUICKLY] * self.quick]
+        about = [*part.about, *[f"{QUICKLY} {_smaller(self._there(part.quick))}."] * self.quick]
         if len(runs) < planned:
             about.append(f"Of {planned} runs {len(runs)} are done; what is said here is of these.")
         answers = [Answer(each.name, each.says, each.found(evidence), each.choice) for each in part.claims]
@@ -178,6 +181,13 @@ class Making:
             picture.metric, picture.x, by=by, log=picture.log, width=6.9 if by else 3.3
         )
         return Drawn(f"{self.name}-{picture.name}", picture.caption, figure)
+
+
+def _smaller(quick: Table) -> str:
+    """What has another value in a quick run, in words."""
+    several = {name: ", ".join(map(value_text, each)) for name, each in quick.get("grid", {}).items()}
+    words = {name: value_text(value) for name, value in quick.get("fixed", {}).items()} | several
+    return "; ".join(f"{name} {said}" for name, said in words.items()) or "nothing"
 
 
 def _placed(grid: Any, where: Mapping[str, str]) -> Any:
