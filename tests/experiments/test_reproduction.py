@@ -13,13 +13,15 @@ import pytest
 import offbeat
 from offbeat.core.errors import SettingError
 from offbeat.experiments.loading import load
-from offbeat.experiments.reproduction import adpsgd, adsgd
+from offbeat.experiments.reproduction import adpsgd, adsgd, running
 from offbeat.experiments.reproduction import adsgd_claims as claims
 from offbeat.experiments.reproduction.adsgd_measured import INTERNET, MEANS, NODES
 from offbeat.experiments.reproduction.adsgd_vgg import VGG
 from offbeat.experiments.reproduction.evidence import Evidence, by_rate, verdict
 from offbeat.experiments.reproduction.part import Paper, Part
 from offbeat.experiments.reproduction.running import PAPERS, Making
+from offbeat.experiments.setup import Setup, prepare
+from offbeat.experiments.sweep.grid import Point
 from offbeat.experiments.sweep.running import sweep
 from offbeat.results.reproduction import CONFIRMED, NOT, UNDECIDED, UNTESTABLE, VERDICTS, Finding
 from offbeat.results.run import Run
@@ -104,6 +106,28 @@ def test_verdicts_follow_the_numbers(one: Run) -> None:
     assert [each.verdict for each in claims.slow_sending(paper(one, 90.0, 1.0, 1.0))] == [NOT]
 
 
+def test_who_was_not_run_is_not_said_to_have_missed_the_target(one: Run) -> None:
+    """In some case, of a sweep that was stopped; in none at all nothing is testable."""
+    runs = [*made(one, "adsgd", [10]), *made(one, "adsgd", [10], case="combined"), *made(one, "dsgd", [20])]
+    (found,) = claims.sooner_than_synchronous(Evidence(runs))
+    assert found == Finding(CONFIRMED, "base, over dsgd: 50 %")
+    (nothing,) = claims.sooner_than_synchronous(Evidence(made(one, "adsgd", [10])))
+    assert nothing == Finding(UNTESTABLE, "")
+
+
+def test_what_is_gained_alike_everywhere_is_not_gained_by_uniform_data(one: Run) -> None:
+    def found(*times: float) -> str:
+        runs = [
+            run for skew, time in zip((0, 0.5, 1), times, strict=True)
+            for name, its in (("adsgd", 10.0), ("dsgd", time))
+            for run in made(one, name, [its], partition=f"skew:{skew:g}")
+        ]  # fmt: skip
+        (finding,) = claims.larger_where_more_alike(Evidence(runs))
+        return finding.verdict
+
+    assert [found(40, 30, 20), found(20, 20, 20), found(40, 20, 30)] == [CONFIRMED, NOT, NOT]
+
+
 def test_verdicts_of_networks_follow_the_numbers(one: Run) -> None:
     """Times are as the paper has them; then R-FAST diverges, as it has it too, and all others are slow."""
     times: dict[str, list[float | None]] = {
@@ -140,7 +164,7 @@ def test_what_is_counted_confirms_the_traffic_and_the_four_models() -> None:
 @pytest.mark.parametrize(("paper", "part"), EVERY, ids=lambda each: each.name)
 def test_every_quick_grid_can_run_and_is_a_small_one(paper: Paper, part: Part, tmp_path: Path) -> None:
     every = Making(paper, part, tmp_path, quick=True).points()
-    assert len(every) <= 30
+    assert len(every) <= 32
     assert len({point.key for point in every}) == len(every)
     for claim in part.claims:  # of a sweep that was stopped before its first run
         assert {each.verdict for each in claim.found(Evidence([]))} <= {*VERDICTS}
@@ -208,7 +232,7 @@ def timed(algorithm: str, world: dict[str, Any], n: int = 16) -> Run:
     return offbeat.simulate(algorithm, **{**fixed, **world})
 
 
-@pytest.mark.parametrize("name", ["adpsgd", "dsgd", "allreduce"])
+@pytest.mark.parametrize("name", ["adpsgd", "dsgd", "dsgd:after", "allreduce"])
 def test_throughputs_are_those_that_are_predicted(name: str, tmp_path: Path) -> None:
     """Of a slowed worker, a slowed link and a shared network; by the settings of the grids themselves."""
     path = tmp_path / "slow-link-100.csv"
@@ -218,6 +242,8 @@ def test_throughputs_are_those_that_are_predicted(name: str, tmp_path: Path) -> 
         ({"bandwidth": f"file:{path}", "sending": "unicast"}, 100, 100, True),
         ({"communication": "constant mean 0.25", "network": "fair"}, 1, 4, False),
     ]
+    if name == "dsgd:after":  # it is asked of a slow link alone
+        worlds = [world for world in worlds if world[3]]
     for world, slow, models, link in worlds:
         (rate,) = adpsgd.rates(Evidence([timed(name, world)]))
         assert rate == pytest.approx(adpsgd.predicted(name, 16, slow, models, link), rel=0.1), world
@@ -255,6 +281,26 @@ def test_a_speed_up_has_its_spread_and_is_near_linear_from_a_half_on(one: Run) -
     assert (slow.verdict, slow.measured[-23:]) == (NOT, "16: never [never to 2x]")
     never = found(n1=[None, None, None])
     assert (never.verdict, never.measured) == (UNTESTABLE, "with 1: never by 100")
+
+
+@pytest.mark.parametrize(("each", "most"), [(0.001, 1000), (2.0, 48)])
+def test_what_a_part_costs_is_told_from_few_gradients_where_they_take_long(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, each: float, most: float
+) -> None:
+    """Whatever a gradient takes: of a network of which one takes seconds a hundredth of a run is hours."""
+    asked = list[float]()
+
+    def spent(point: Point, piece: Setup, clock: object) -> float:
+        asked.append(piece.updates)
+        return each * (1 + piece.updates)
+
+    monkeypatch.setattr(running, "_spent", spent)
+    making = Making(PAPERS["adpsgd"], adpsgd.SLOW_WORKER, tmp_path, quick=True)
+    point = making.points()[0]
+    setup = prepare(point.experiment, point.seed)
+    cost = making.cost([point])
+    assert cost.seconds == pytest.approx(each * (1 + setup.updates))
+    assert sum(asked) <= most
 
 
 def test_measured_round_trip_times_are_the_users(tmp_path: Path) -> None:

@@ -369,6 +369,24 @@ def test_points_over_a_setting_are_where_the_metric_ended(quadratic: Comparison)
     assert named.panels[0].x.names == ("adsgd", "dsgd") and len(named.panels) == 2
 
 
+@pytest.mark.parametrize(
+    ("said", "title", "names"),
+    [
+        (("rtt:a.npz mean 0.3", "rtt:a.npz mean 1"), "latency rtt:a.npz mean", ("0.3", "1")),
+        (("gamma", "gamma 0.5"), "latency", ("gamma", "gamma 0.5")),
+        (("a b", "b b"), "latency", ("a b", "b b")),
+        (("a b",), "latency", ("a b",)),
+    ],
+)
+def test_words_with_which_all_values_begin_are_in_the_title(
+    said: tuple[str, ...], title: str, names: tuple[str, ...]
+) -> None:
+    runs = [run_of(settings={"latency": each}) for each in said]
+    axis = only(Comparison(runs).figure("loss", x="latency")).x
+    assert (axis.title, axis.names) == (title, names)
+    assert axis.said.format(axis.names[0]) == f"latency {said[0]}"
+
+
 # -- files ------------------------------------------------------------------------------------------
 
 

@@ -99,14 +99,22 @@ def _value_of(comparison: ComparisonValues, metric: str) -> Value:
     return last
 
 
+def _begun(names: Sequence[str]) -> tuple[list[str], tuple[str, ...]]:
+    """The words with which all of several names begin, and what follows in each, if something does."""
+    words = [name.split(" ") for name in names]
+    least = min(map(len, words)) - 1 if len(words) > 1 else 0
+    same = next((k for k in range(least) if len({each[k] for each in words}) > 1), least)
+    return words[0][:same], tuple(" ".join(each[same:]) for each in words)
+
+
 def _axis(setting: str, places: Sequence[Any], log: str | None) -> Axis:
     """Numbers where they are; other values beside one another."""
     if not are_numbers(places):
         marks = tuple(float(k) for k in range(len(places)))
-        names = tuple(map(value_text, places))
-        return Axis(
-            setting, limits=(-0.4, len(places) - 0.6), ticks=marks, names=names, said=f"{setting} {{}}"
-        )
+        begin, names = _begun([*map(value_text, places)])
+        title = " ".join([setting, *begin])
+        said = f"{title.replace('{', '{{').replace('}', '}}')} {{}}"
+        return Axis(title, limits=(-0.4, len(places) - 0.6), ticks=marks, names=names, said=said)
     low, high = min(places), max(places)
     wide = low > 0 and high / low > WIDE if log is None else "x" in log
     if wide and low <= 0:

@@ -35,6 +35,7 @@ RTT = (
     "machines as agents; github.com/uofa-rzhu3/NetLatency-Data has some"
 )
 PIECE = 100  # a run is timed by one, and two, of so many parts of it
+LONG = 5.0  # seconds
 
 
 @dataclass(frozen=True)
@@ -206,11 +207,19 @@ def _seconds(point: Point, setup: Setup) -> float:
     """How long this run takes on one core, if it does not end before its time, from two pieces of it.
 
     What every run takes, however long it is, is in both. The longer one is made first: in it is what only the
-    first takes. On the processor its time counts, for others may be at work there.
+    first takes. On the processor its time counts, for others may be at work there. Of a network for which two
+    gradients of each agent take long, a piece is no more than one of each.
     """
     clock = time.perf_counter if point.experiment.device != "cpu" else time.process_time
-    two, one = (_spent(point, setup.shortened(setup.until * k / PIECE), clock) for k in (2, 1))
-    return one + (PIECE - 1) * max(two - one, one / 10)
+
+    def spent(share: float) -> float:
+        return _spent(point, setup.shortened(setup.until * share), clock)
+
+    share, least = 1 / PIECE, setup.topology.n / setup.updates
+    slow = spent(2 * least) if setup.settings["model"] is not None and least < share else 0.0
+    share, two = (least, slow) if slow > LONG else (share, spent(2 * share))
+    one = spent(share)
+    return one + (1 / share - 1) * max(two - one, one / 10)
 
 
 def _spent(point: Point, piece: Setup, clock: Callable[[], float]) -> float:
