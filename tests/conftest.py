@@ -10,8 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-import torch
-from hypothesis import settings
 
 if TYPE_CHECKING:
     from command_line import Call
@@ -21,15 +19,20 @@ if TYPE_CHECKING:
 
 gc.disable()  # until `pytest_collection_finish`: imports and tests are not garbage
 
-settings.register_profile("offbeat", deadline=None, derandomize=True, max_examples=25)
-settings.load_profile("offbeat")
-torch.set_num_threads(1)
-
 
 @pytest.fixture(autouse=True)
 def usual_width(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tables are as wide as where nothing says how wide."""
     monkeypatch.delenv("COLUMNS", raising=False)
+
+
+@pytest.fixture
+def usually_evaluated(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs of this process are evaluated as often as users' are: see `seldom`."""
+    from seldom import USUALLY
+
+    for module in ("ends", "experiment"):
+        monkeypatch.setattr(f"offbeat.experiments.{module}.EVALUATIONS", USUALLY)
 
 
 @pytest.fixture
@@ -66,13 +69,25 @@ def in_a_run(tmp_path: Path, nobody_joined: None) -> Iterator[Join]:
         yield join
 
 
-def pytest_configure() -> None:
+def pytest_configure(config: pytest.Config) -> None:
     """Who starts this in the background, or with nohup, has signals ignored; the processes of tests would,
-    too.
+    too. Who only deals the tests out to others imports nothing.
     """
     for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
         if signal.getsignal(number) == signal.SIG_IGN:
             signal.signal(number, usual)
+    if hasattr(config, "workerinput") or not config.getoption("numprocesses", 0):
+        _prepare()
+
+
+def _prepare() -> None:
+    import seldom  # noqa: F401
+    import torch
+    from hypothesis import settings
+
+    settings.register_profile("offbeat", deadline=None, derandomize=True, max_examples=25)
+    settings.load_profile("offbeat")
+    torch.set_num_threads(1)
 
 
 def pytest_collection_finish() -> None:

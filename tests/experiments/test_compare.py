@@ -22,6 +22,7 @@ RARELY = QUICK | {"eval_every": 10.0}
 """The same runs, seldom evaluated."""
 
 
+@pytest.mark.usefixtures("usually_evaluated")
 def test_all_algorithms_run_and_the_table_names_them() -> None:
     result = offbeat.compare(["adsgd", "adpsgd:atomic", "rfast", "dsgd:after", "allreduce"], **QUICK)
     text = str(result)

@@ -92,6 +92,7 @@ def test_a_new_setting_is_a_key_of_a_sweep_and_a_column_of_its_table(with_a_sett
     assert len({*table["key"].to_pylist()}) == 2
 
 
+@pytest.mark.usefixtures("usually_evaluated")
 def test_the_command_of_a_page_says_only_what_the_command_line_has_words_for() -> None:
     run = offbeat.simulate(
         "adsgd", task="quadratic", agents=3, topology="ring", until=5, crash="agent 1 at 2"

@@ -69,7 +69,7 @@ try:
         optimizer.zero_grad()
         (h[agent.rank] / 2 * (x - mine).square().sum()).backward()
         optimizer.step()
-        time.sleep(0.001 * (1 + agent.rank))
+        time.sleep(0.0005 * (1 + agent.rank))
         if not last and agent.steps >= steps and all_are("there", True):
             last = x.tolist()
 finally:

@@ -1,5 +1,7 @@
 """Figures of what was asked for: they show the values, and are on the page where these are there."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -10,9 +12,10 @@ from offbeat.results.page import page
 
 @pytest.fixture(scope="module")
 def measured() -> offbeat.Comparison:
-    asked = "gap,disagreement,ages,shares,traffic"
+    """Evaluated 201 times, more often than a line has points."""
+    asked: dict[str, Any] = {"metrics": "gap,disagreement,ages,shares,traffic", "per_agent": True}
     return offbeat.compare(
-        "adsgd,dsgd", task="quadratic", until=20.0, metrics=asked, per_agent=True, judge="worst", seeds=2
+        "adsgd,dsgd", task="quadratic", until=20.0, eval_every=0.1, judge="worst", seeds=2, **asked
     )
 
 

@@ -323,6 +323,7 @@ def _launcher(request: Mapping[str, Any]) -> None:
 if __name__ == "__main__":
     import warnings
 
+    import seldom  # noqa: F401
     import torch
 
     import offbeat.cli.commands
