@@ -117,11 +117,12 @@ def ran(folder: Path, program: str) -> Started:
 
 
 def until(done: Callable[[], bool], seconds: float = PATIENCE, what: str = "it takes too long") -> None:
-    """Poll until something is so."""
-    end = time.monotonic() + seconds
+    """Poll until something is so: at first every millisecond, and the more seldom the longer it takes."""
+    end, pause = time.monotonic() + seconds, 0.001
     while not done():
         assert time.monotonic() < end, what
-        time.sleep(0.002)
+        time.sleep(pause)
+        pause = min(1.1 * pause, 0.02)
 
 
 def plant(folder: Path) -> Path:
