@@ -79,11 +79,13 @@ def test_the_picture_of_the_rooms_is_of_today() -> None:
     assert PICTURE.read_text("utf-8") == picture()
 
 
+@pytest.mark.usefixtures("usually_evaluated")
 def test_the_page_of_the_algorithms_is_of_today() -> None:
     """`make docs` writes it again."""
     assert PAGE.read_text("utf-8") == page()
 
 
+@pytest.mark.usefixtures("usually_evaluated")
 def test_the_pictures_of_the_concepts_are_of_today() -> None:
     """`make docs` draws them again."""
     assert {path.name: text for path, text in drawn().items() if path.read_text("utf-8") != text} == {}
@@ -113,6 +115,7 @@ def test_every_public_name_is_in_the_api_reference() -> None:
     assert [name for name in dotted if not known(name)] == []
 
 
+@pytest.mark.usefixtures("usually_evaluated")
 @pytest.mark.parametrize("name", reproduced.PAGES)
 def test_the_page_of_an_evaluation_is_that_of_its_runs(name: str) -> None:
     """`make docs` writes it again, and its figures."""
