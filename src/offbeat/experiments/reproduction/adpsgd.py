@@ -144,8 +144,8 @@ def shared_network(evidence: Evidence) -> list[Finding]:
             one, other = (predicted(name, WORKERS, 1, 1 / mean) for name in ("adpsgd", rival))
             middles.append(median(ratios))
             words.append(
-                f"{mean:g}: {_said(ours)} and {_said(theirs)}, {_said(ratios)}x, predicted {one:.3g} and "
-                f"{other:.3g}, {one / other:.3g}x"
+                f"{mean:g}: {_said(ours)} and {_said(theirs)}, ratio {_said(ratios)}, predicted {one:.3g} "
+                f"and {other:.3g}, ratio {one / other:.3g}"
             )
         holds = [any(4 <= ratio <= 8 for ratio in middles)] * bool(middles)
         said = f"where a model takes {'; '.join(words)}" if words else ""
@@ -204,7 +204,8 @@ SLOW_LINK = Part(
 SHARED = Part(
     "shared-network", f"{TITLE}: a shared network",
     (ABOUT, "Here the network is shared: what is sent at the same time goes at max-min fair rates, and a "
-     "model takes 0.01 to 1 of the time of a gradient where it has its sender and its receiver for itself."),
+     "model takes 0.01 to 1 of the time of a gradient where it has its sender and its receiver for itself. "
+     "What is predicted of AD-PSGD is a bound: as if no answer ever waited for another transmission."),
     [{"fixed": {**WORLD, "bandwidth": None, "communication": None, "network": "fair"},
       "grid": {"communication": [f"constant mean {mean}" for mean in (0.01, 0.1, 0.25, 0.5, 1.0)],
                "algorithm": METHODS, "seed": [0, 1, 2]}}],
