@@ -50,6 +50,7 @@ def test_savings_are_paired_by_seed_and_never_is_at_least(one: Run) -> None:
     assert saving.values == [0.5, 0.8, -math.inf]
     assert saving.least
     assert str(saving) == "at least 50 % [-inf to 80]"
+    assert str(replace(saving, values=[-0.004, 0.004], least=False)) == "0 % [0 to 0]"
     assert str(ours) == "20 [10 - never]"
     assert str(Evidence(made(one, "rfast", [None, None]))) == "never by 100"
     both = Evidence(made(one, "adsgd", [None])).saved_over(Evidence(made(one, "dsgd", [None])))

@@ -46,7 +46,7 @@ class Saving:
 
 
 def _percent(share: float) -> str:
-    return f"{100 * share:.0f}" if math.isfinite(share) else "-inf"
+    return f"{round(100 * share)}" if math.isfinite(share) else "-inf"
 
 
 @dataclass(frozen=True)
