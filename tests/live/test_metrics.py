@@ -25,6 +25,7 @@ from typing import Any, TextIO
 import pytest
 import torch
 from rich.console import Console, ConsoleDimensions
+from warm import ran
 
 from offbeat.core.errors import SettingError
 from offbeat.core.vector import Scope, Stamp, Vector
@@ -36,7 +37,7 @@ from offbeat.engines.live.launcher.launch import Launcher
 from offbeat.engines.live.launcher.metrics import Metrics
 from offbeat.engines.live.launcher.screen import Screen
 from offbeat.engines.live.launcher.view import View
-from offbeat.engines.live.settings import CheckpointPolicy, ExperimentProgram, RunSettings, ScriptProgram
+from offbeat.engines.live.settings import CheckpointPolicy, RunSettings, ScriptProgram
 from offbeat.engines.live.shm.board import Board, Order, Row, State
 from offbeat.engines.live.shm.layout import Tag
 from offbeat.engines.live.shm.register import Register
@@ -548,25 +549,41 @@ def test_who_has_not_joined_for_long_and_whom_ctrl_c_waits_for_is_said_once(
 # -- a real run ------------------------------------------------------------------------------------
 
 
+WATCHED = """
+import io, json
+from pathlib import Path
+from rich.console import Console
+from offbeat.engines.live.launcher.launch import Launcher
+from offbeat.engines.live.launcher.metrics import Metrics
+from offbeat.engines.live.launcher.screen import Screen
+from offbeat.engines.live.settings import ExperimentProgram, RunSettings
+
+experiment = {"task": "quadratic", "agents": 2, "topology": "ring", "until": 65.0}
+program = ExperimentProgram(experiment, 0.05)
+settings = RunSettings(agents=2, folder=Path.cwd(), program=program, unit=0.02)
+metrics, err, out = Metrics(Path.cwd()), io.StringIO(), io.StringIO()
+files = len([*Path("/proc/self/fd").iterdir()])
+with Screen(Console(file=err), Console(file=out)) as screen:
+
+    def watch(launcher):
+        metrics(launcher)
+        screen.update(launcher, metrics)
+
+    launcher = Launcher(settings, ["-m", "offbeat.experiments.live.program"])
+    launcher.run(lambda agent, line: screen.print(f"[{agent}] {line}"), watch)
+metrics.close()
+left = len([*Path("/proc/self/fd").iterdir()]) - files
+print(json.dumps([left, metrics.error, out.getvalue(), err.getvalue()]))
+"""
+
+
 def test_a_real_run(tmp_path: Path) -> None:
-    experiment = {"task": "quadratic", "agents": 2, "topology": "ring", "until": 65.0}
-    program = ExperimentProgram(experiment, 0.05)
-    settings = RunSettings(agents=2, folder=tmp_path, program=program, unit=0.02)
-    metrics, err, out = Metrics(tmp_path), io.StringIO(), io.StringIO()
-    files = len([*Path("/proc/self/fd").iterdir()])
-    with Screen(Console(file=err), Console(file=out)) as screen:
-
-        def watch(launcher: Launcher) -> None:
-            metrics(launcher)
-            screen.update(launcher, metrics)
-
-        launcher = Launcher(settings, ["-m", "offbeat.experiments.live.program"])
-        launcher.run(lambda agent, line: screen.print(f"[{agent}] {line}"), watch)
-    metrics.close()
-    left = len([*Path("/proc/self/fd").iterdir()]) - files
+    done = ran(tmp_path, WATCHED)
+    assert done.code == 0, done.complained
+    left, error, out, err = json.loads(done.said)
     assert left <= 1, "a series of runs must not use them up; the board is the launcher's as long as it lives"
-    assert metrics.error == out.getvalue() == ""
-    assert all(" step" in line for line in err.getvalue().splitlines())
+    assert error == out == ""
+    assert all(" step" in line for line in err.splitlines())
     got = lines(tmp_path)
     assert [row["agent"] for row in got] == [0, 1] * (len(got) // 2) and len(got) >= 4
     assert all(row["waited"] == 0 and row["restarts"] == 0 for row in got), "this algorithm does not wait"
