@@ -336,6 +336,8 @@ if __name__ == "__main__":
     import offbeat.core.system.kernel
     import offbeat.engines.live.launcher.children
     import offbeat.experiments.live.program
+    import offbeat.results.by_matplotlib
+    import offbeat.results.page
     import offbeat.tasks.data
     import offbeat.training.child
 
