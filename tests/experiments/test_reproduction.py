@@ -226,7 +226,7 @@ def test_a_part_is_swept_resumed_and_written(tmp_path: Path) -> None:
     assert "Of 6 runs 2 are done" in (tmp_path / "adsgd-lr-quick.md").read_text()
 
 
-def timed(algorithm: str, world: dict[str, Any], n: int = 16) -> Run:
+def timed(algorithm: str, world: dict[str, Any], n: int) -> Run:
     """Constant delays, cheap gradients; the evaluations are those from which a throughput is read."""
     fixed = {"task": "digits", "batch": 1, "partition": "iid", "agents": n, "topology": "ring", "until": 40}
     fixed |= {"eval_every": 10, "compute": "constant", "communication": "constant"}
@@ -246,8 +246,8 @@ def test_throughputs_are_those_that_are_predicted(name: str, tmp_path: Path) -> 
     if name == "dsgd:after":  # it is asked of a slow link alone
         worlds = [world for world in worlds if world[3]]
     for world, slow, models, link in worlds:
-        (rate,) = adpsgd.rates(Evidence([timed(name, world)]))
-        assert rate == pytest.approx(adpsgd.predicted(name, 16, slow, models, link), rel=0.1), world
+        (rate,) = adpsgd.rates(Evidence([timed(name, world, 8)]))
+        assert rate == pytest.approx(adpsgd.predicted(name, 8, slow, models, link), rel=0.1), world
 
 
 def test_a_shared_network_is_slower_from_run_to_run() -> None:
@@ -267,6 +267,14 @@ def test_a_shared_network_is_slower_from_run_to_run() -> None:
         "; 0.25: " in finding.measured
         and ", ratio 1, predicted 16 and 10.9, ratio 1.47; " in finding.measured
     )
+
+
+def test_a_sweep_that_was_stopped_is_asked_of_the_runs_that_there_are() -> None:
+    """One of a slowdown, and one of another by another algorithm."""
+    world = {"case": "comp-straggler", "straggler": 0, "bandwidth": 100.0, "until": 20}
+    runs = [timed("adpsgd", {**world, "slowdown": 2.0}, 4), timed("dsgd", {**world, "slowdown": 10.0}, 4)]
+    found = adpsgd.slowed_worker(Evidence(runs))
+    assert [each.measured.split(":")[0] for each in found] == ["2 times", "10 times"]
 
 
 def test_a_speed_up_has_its_spread_and_is_near_linear_from_a_half_on(one: Run) -> None:

@@ -95,8 +95,7 @@ def slowed_worker(evidence: Evidence) -> list[Finding]:
     made = []
     for name in evidence.values("algorithm"):
         holds, words = list[bool](), list[str]()
-        for slow in sorted(evidence.values("slowdown")):
-            found = rates(evidence.where(algorithm=name, slowdown=slow))
+        for slow, found in sorted(_by(evidence.where(algorithm=name), "slowdown")):
             value = predicted(name, WORKERS, slow, FAST)
             holds.append(abs(median(found) - value) <= WITHIN * value)
             words.append(f"{slow:g} times: {_said(found)}, predicted {value:.3g}")
