@@ -21,12 +21,13 @@ class Rounds(Agent):
 
     Attributes:
         letters: round -> sender -> letter, the agent's own included, as it was given to `post`
-        since: neighbour -> from which round on its letters are waited for
+        later: of neighbours that have returned, or were there when the agent did: from which round on their
+            letters are waited for; None: no letter has come yet
         done: whether the gradients of this round are
     """
 
     letters: dict[int, dict[int, Any]] = field(init=False, default_factory=dict)
-    since: dict[int, int] = field(init=False, default_factory=dict)
+    later: dict[int, int | None] = field(init=False, default_factory=dict)
     done: bool = field(init=False, default=False)
 
     # -- what an algorithm says ------------------------------------------------------------------------
@@ -58,13 +59,12 @@ class Rounds(Agent):
     # -- the barrier -----------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Everybody takes part from round 0."""
-        self.since = dict.fromkeys((self.me, *self.view.peers), 0)
+        """Everybody takes part from now on."""
         self.begin()
 
     def rejoin(self) -> None:
         """After a crash: whoever sends a letter takes part from that letter's round."""
-        self.since = {self.me: self.round}
+        self.later = dict.fromkeys(self.view.peers)
         self.begin()
 
     def post(self, letter: Message | None) -> None:
@@ -84,30 +84,38 @@ class Rounds(Agent):
             self.letters.setdefault(message.k, {})[src] = message
         else:
             self.late(message)
-        self.since.setdefault(src, message.k)
+        if src in self.later and self.later[src] is None:
+            self.later[src] = message.k
         self.finish()
 
     def on_view(self, view: View) -> None:
         """Wait no longer for who was lost, and tell who returned where we are."""
-        before, living = self.here.listeners, {self.me, *view.peers}
+        before, known, living = self.here.listeners, self.view.peers, {self.me, *view.peers}
         self.view = view
         back = tuple(j for j in self.here.listeners if j not in before)
-        self.since = {j: k for j, k in self.since.items() if j in living}
+        new = dict.fromkeys(j for j in view.peers if j not in known)
+        self.later = {j: k for j, k in self.later.items() if j in living} | new
         self.letters = {k: {j: x for j, x in xs.items() if j in living} for k, xs in self.letters.items()}
         mine = self.letters.get(self.round, {})
         if back and self.me in mine:
             self.give(back, mine[self.me])
         self.finish()
 
+    def waits(self, j: int) -> bool:
+        """Whether a letter of this neighbour is waited for in this round."""
+        if j not in self.later:
+            return True
+        since = self.later[j]
+        return since is not None and self.round >= since
+
     def finish(self) -> None:
         """The barrier: all letters of this round and the gradient."""
         if not self.done:
             return
-        k, since = self.round, self.since
+        k = self.round
         heard = self.letters.get(k, {})
-        for j in self.here.w:
-            if j not in heard and k >= since.get(j, k + 1):
-                return
+        if any(j not in heard and self.waits(j) for j in self.here.w):
+            return
         self.combine(self.letters.pop(k))
         self.done, self.round = False, self.round + 1
         self.begin()

@@ -20,6 +20,7 @@ from offbeat.core.optimizers import Optimizer, Steps
 from offbeat.core.promises import unchanged
 from offbeat.core.rates import above_zero
 from offbeat.core.ring import Ring
+from offbeat.core.rounds import Rounds
 from offbeat.core.system import devices
 from offbeat.core.system.streams import Purpose, stream
 from offbeat.core.vector import Parts
@@ -30,6 +31,7 @@ from offbeat.engines.sim.ahead.placeholders import NotLinear
 from offbeat.engines.sim.ahead.probing import why_not_read
 from offbeat.engines.sim.ahead.rhythm import readings
 from offbeat.engines.sim.ahead.ring import RingRun
+from offbeat.engines.sim.ahead.rounds import RoundRun
 from offbeat.engines.sim.ahead.schedule import Schedule
 from offbeat.engines.sim.ahead.scheduled import ScheduledRun
 from offbeat.engines.sim.checks import Checker
@@ -99,12 +101,13 @@ class Job:
         return self.executor in (AUTO, LEVELS) and not self.check and not self.why_not_by_levels
 
     @property
-    def as_ring(self) -> bool:
-        """Whether it may be made as a ring of sums, which has a timetable of its own."""
+    def recurrent(self) -> type[RingRun] | type[RoundRun] | None:
+        """The engine of what may be made by a recurrence: a ring of sums, or rounds; None: neither is it."""
         agent, own = self.spec.prototype, self.spec.user_defined
         plain = self.executor == AUTO and not self.check and self.setup.codec is None
-        known = plain and not own and not why_no_timetable(self.setup.world)
-        return known and isinstance(agent, Ring) and agent.local_steps == 1
+        if not plain or own or why_no_timetable(self.setup.world) or agent.local_steps > 1:
+            return None
+        return RingRun if isinstance(agent, Ring) else RoundRun if isinstance(agent, Rounds) else None
 
     @property
     def beside(self) -> int:
@@ -179,7 +182,7 @@ def _made(jobs: Sequence[Job], most: int, progress: Progress | None) -> Sequence
 # -- which engine ----------------------------------------------------------------------------------
 
 
-def engines(jobs: Sequence[Job], most: int = 1024) -> Sequence[Simulator | ScheduledRun | RingRun]:
+def engines(jobs: Sequence[Job], most: int = 1024) -> Sequence[Simulator | ScheduledRun | RingRun | RoundRun]:
     """The engines of the first job, and of those that can be made beside it: by levels at most so many."""
     first = jobs[0]
     if first.executor in EXECUTORS:
@@ -193,9 +196,9 @@ def engines(jobs: Sequence[Job], most: int = 1024) -> Sequence[Simulator | Sched
             break
     if runs:
         return Levels(runs, first.setup.task, first.setup.task.initial()).runs
-    if first.as_ring and most:
+    if (kind := first.recurrent) is not None and most:
         try:
-            return [_ring(first)]
+            return [_recurrence(first, kind)]
         except NoTimetable:
             pass
     if first.executor == LEVELS:
@@ -215,10 +218,10 @@ def simulator(job: Job) -> Simulator:
     return Simulator(spec.new, rule, *world, returns, checker, keep, setup.codec)
 
 
-def _ring(job: Job) -> RingRun:
-    setup, new = job.setup, cast(Callable[[], Ring], job.spec.new)
+def _recurrence(job: Job, kind: type[RingRun] | type[RoundRun]) -> RingRun | RoundRun:
+    setup, new = job.setup, cast(Callable[[], Any], job.spec.new)
     rule = partial(setup.steps.rule, job.lr)
-    return RingRun(new, rule, setup.topology, setup.task, setup.world, job.keep_trace)
+    return kind(new, rule, setup.topology, setup.task, setup.world, job.keep_trace)
 
 
 def _scheduled(job: Job, ends: Sequence[float]) -> ScheduledRun:
@@ -244,7 +247,7 @@ class ActiveRun:
     """A run that is being made. ended: what came out, if that was before its time."""
 
     job: Job
-    engine: Simulator | ScheduledRun | RingRun
+    engine: Simulator | ScheduledRun | RingRun | RoundRun
     measured: Measurements = field(init=False)
     ended: Run | None = None
 

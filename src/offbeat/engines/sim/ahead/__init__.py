@@ -12,4 +12,12 @@ run goes through them, a segment of time at a time:
     tape                    the values that all steps make, and what enters them
     levels                  the arithmetic, in calls as wide as can be
     scheduled               such a run as an engine
+
+Who waits for others has no such timetable, but where times follow from one another round by round:
+
+    ring                    rings of sums, hop by hop
+    rounds                  rounds with a barrier among neighbours: such a run as an engine
+    round_times             when what happens in them, and the trace of it
+    round_reading           what an agent's class makes in a round
+    round_values            the arithmetic
 """

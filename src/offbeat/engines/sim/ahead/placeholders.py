@@ -29,14 +29,18 @@ class NotLinear(Exception):
 
 
 class Made:
-    """The forms that vectors are of, in the order in which they have to be made."""
+    """The forms that vectors are of, in the order in which they have to be made; known: what vectors are."""
 
     def __init__(self, known: dict[int, Source]) -> None:
-        self._known, self.forms, self._aliases = dict(known), list[Terms](), dict[Source, int]()
+        self.known, self.forms, self._aliases = dict(known), list[Terms](), dict[Source, int]()
 
     def cell(self, v: Vector) -> int:
         """The number of its form; what is no form becomes one, of itself."""
         return self.alias(self._of(v))
+
+    def source(self, v: Vector) -> Source:
+        """What it is: something that was there, or the form that it becomes."""
+        return self._of(v)
 
     def alias(self, source: Source) -> int:
         what, which = source
@@ -48,18 +52,18 @@ class Made:
         return self._aliases[source]
 
     def _of(self, v: Vector) -> Source:
-        if id(v) not in self._known:
+        if id(v) not in self.known:
             if v._parts == NOTHING and not v._terms:
                 return ZERO, 0
             if not v._terms:
                 raise NotLinear("what it makes is not a linear form of what it has and the gradient")
             self.forms.append(tuple([(*self._of(u), c) for c, u in v._terms]))
-            self._known[id(v)] = MADE, len(self.forms) - 1
-        return self._known[id(v)]
+            self.known[id(v)] = MADE, len(self.forms) - 1
+        return self.known[id(v)]
 
     def heard(self, v: Vector) -> set[int]:
         """What of that which was heard enters it, through others too: whose versions are mixed."""
-        if (source := self._known.get(id(v))) is not None:
+        if (source := self.known.get(id(v))) is not None:
             return {source[1]} if source[0] == HEARD else set()
         return set().union(*[self.heard(u) for u in v._made_of()])
 
@@ -140,6 +144,36 @@ class _Unseen:
     __lt__ = __gt__ = __le__ = __ge__ = __float__ = __bool__ = _refuse
 
 
+@dataclass(frozen=True)
+class Round:
+    """In place of the number of a round, of which only is known how far it is from others."""
+
+    at: int
+
+    def __add__(self, other: int) -> "Round":
+        return Round(self.at + other) if type(other) is int else self._refuse()
+
+    def __sub__(self, other: "Round | int") -> Any:
+        return self.at - other.at if isinstance(other, Round) else self + -other
+
+    def __lt__(self, other: "Round") -> bool:
+        return self.at < other.at if isinstance(other, Round) else self._refuse()
+
+    def __ge__(self, other: "Round") -> bool:
+        return not self < other
+
+    def __gt__(self, other: "Round") -> bool:
+        return other < self if isinstance(other, Round) else self._refuse()
+
+    def __le__(self, other: "Round") -> bool:
+        return not self > other
+
+    def _refuse(self, *_: Any) -> Any:
+        raise NotLinear("what it does depends on the number of its round")
+
+    __mul__ = __rmul__ = __mod__ = __floordiv__ = __truediv__ = __index__ = __bool__ = __float__ = _refuse
+
+
 UNKNOWN: Any = (_Unknown(),)
 NOTHING: Any = (_Unknown(),)  # the parts of a vector that is zero
 UNSEEN: Any = _Unseen()
@@ -158,11 +192,13 @@ class Fields(pickle.Pickler):
         self, file: io.BytesIO, agent: Agent, name: Callable[[Vector], tuple[str, int, int]]
     ) -> None:
         super().__init__(file)
-        self._name = name
+        self._name, self._round = name, agent.round
         names = (agent, "agent"), (agent.view, "view"), (UNSEEN, "unseen")
         self._known = {id(known): (named, 0, 0) for known, named in names}
 
     def persistent_id(self, obj: Any) -> tuple[str, int, int] | None:
+        if isinstance(obj, Round):
+            return "round", obj - self._round, 0
         return self._name(obj) if isinstance(obj, Vector) else self._known.get(id(obj))
 
 

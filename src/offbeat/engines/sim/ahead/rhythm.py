@@ -84,6 +84,17 @@ def readings(
     )  # fmt: skip
 
 
+def seen(i: int, view: View, everybody: list[int] | None = None) -> tuple[Any, list[int]]:
+    """What agent i sees of the graph, whoever it is and its neighbours are: the same as others where agents
+    are alike; and who they are. everybody: those of whom it knows; None: its neighbours.
+    """
+    people = everybody or sorted({i, *view.w, *view.a, *view.listeners, *view.peers})
+    place = {j: k for k, j in enumerate(people)}
+    w, a = (tuple([(place[j], x) for j, x in row.items()]) for row in (view.w, view.a))
+    ends = (tuple([place[j] for j in who]) for who in (view.listeners, view.peers))
+    return (place[i], w, a, *ends, view.side), people
+
+
 class _Alike:
     """Readings, one for all agents that see the same of the graph: neighbours by their place in it."""
 
@@ -93,13 +104,7 @@ class _Alike:
         self._new, self._views, self._beyond = (new_agent, new_rule), views, new_agent().beyond_graph
         self._of, self._known = list[tuple[Any, list[int]]](), dict[Any, tuple[Reading, int]]()
         for i, view in enumerate(views):
-            people = sorted({i, *view.w, *view.a, *view.listeners, *view.peers})
-            if self._beyond:
-                people = [*range(len(views))]
-            place = {j: k for k, j in enumerate(people)}
-            w, a = (tuple([(place[j], x) for j, x in row.items()]) for row in (view.w, view.a))
-            ends = (tuple([place[j] for j in who]) for who in (view.listeners, view.peers))
-            self._of.append(((place[i], w, a, *ends, view.side), people))
+            self._of.append(seen(i, view, [*range(len(views))] if self._beyond else None))
 
     def reading(self, i: int, inputs: Inputs | None) -> Reading:
         """That of agent i, which may hear that; None: nothing yet."""

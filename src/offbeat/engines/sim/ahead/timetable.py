@@ -87,9 +87,9 @@ class Timetable:
         write, source, version = (column[rows] for column in self.played.mixed)
         return Trace(
             self.n, tuple([name for name, at in self.kinds if at <= until]), self._events(since, until),
-            _table(WRITE, time=time, agent=agent, step=step),
-            _table(MIXED, write=write + self.done, source=source, version=version),
-            _table(TRANSMISSION, start=start, end=end, agent=sender, kind=kind, bytes=self.bytes[queue]),
+            table(WRITE, time=time, agent=agent, step=step),
+            table(MIXED, write=write + self.done, source=source, version=version),
+            table(TRANSMISSION, start=start, end=end, agent=sender, kind=kind, bytes=self.bytes[queue]),
         )  # fmt: skip
 
     def _events(self, since: float, until: float) -> np.ndarray[Any, Any]:
@@ -119,7 +119,7 @@ class Timetable:
         return events
 
 
-def _table(dtype: np.dtype[Any], **columns: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+def table(dtype: np.dtype[Any], **columns: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     """A table of these columns; all others are 0."""
     made = np.zeros(len(next(iter(columns.values()))), dtype)
     for name, values in columns.items():
