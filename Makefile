@@ -56,6 +56,7 @@ fix: $(READY)
 
 bench: $(READY)
 	$(BIN)/python bench/simulator.py
+	$(BIN)/python bench/goals.py $(if $(DATA),--data $(DATA))
 
 bench-live: $(READY)
 	$(BIN)/python bench/live.py $(if $(DATA),--data $(DATA))

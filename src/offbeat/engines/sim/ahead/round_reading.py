@@ -93,6 +93,10 @@ class RoundForms:
         """Which of all forms the k-th round is."""
         return k if k < len(self.once) else len(self.once) + (k - len(self.once)) % len(self.again)
 
+    def form(self, k: int) -> Form:
+        """What is made in the k-th; -1: before the first."""
+        return self.initial if k < 0 else self.all[self.at(k)]
+
     @property
     def all(self) -> tuple[Form, ...]:
         return self.once + self.again

@@ -20,7 +20,8 @@ from offbeat.engines.sim.ahead.timetable import Bools, Floats, Ints, begin_of
 from offbeat.engines.sim.executors import widest
 from offbeat.tasks.task import Task
 
-Made = tuple[int, list[tuple[int, float]]]  # a row, and the rows that it is a sum of, with coefficients
+Made = tuple[Ints, list[tuple[Ints, float]]]
+"""Of agents that are alike: the row of each, and the rows that it is a sum of, with their coefficients."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,17 +35,25 @@ class Pass:
     coefficients: Floats
 
     @staticmethod
-    def of(made: Sequence[Sequence[Made]]) -> "Pass":
-        """What each agent makes."""
-        flat = [each for mine in made for each in mine]
-        terms = [term for _, sums in flat for term in sums]
+    def of(groups: Sequence[tuple[Ints, Sequence[Made]]]) -> "Pass":
+        """What agents make: those that are alike, with all that they do."""
+        out, terms, slots, coefficients = ([np.zeros(0, dtype=np.int64)] for _ in range(4))
+        whose, of = ([np.zeros(0, dtype=np.int64)] for _ in range(2))  # of forms, and of terms
+        for who, made in groups:
+            sums = [term for _, each in made for term in each]
+            whose.append(np.repeat(who, len(made)))
+            of.append(np.repeat(who, len(sums)))
+            out.append(np.array([rows for rows, _ in made], dtype=np.int64).T.ravel())
+            terms.append(np.tile([len(each) for _, each in made], len(who)))
+            slots.append(np.array([rows for rows, _ in sums], dtype=np.int64).T.ravel())
+            coefficients.append(np.tile([c for _, c in sums], len(who)))
+        agent, order = np.concatenate(whose), np.argsort(np.concatenate(of), kind="stable")
+        by = np.argsort(agent, kind="stable")
+        many = np.bincount(agent, minlength=sum([len(who) for who, _ in groups]))
         return Pass(
-            np.array([len(mine) for mine in made], dtype=np.int64),
-            np.array([row for row, _ in flat], dtype=np.int64),
-            np.array([len(sums) for _, sums in flat], dtype=np.int64),
-            np.array([row for row, _ in terms], dtype=np.int64),
-            np.array([c for _, c in terms], dtype=np.float64),
-        )
+            many, np.concatenate(out)[by], np.concatenate(terms)[by].astype(np.int64),
+            np.concatenate(slots)[order], np.concatenate(coefficients)[order].astype(np.float64),
+        )  # fmt: skip
 
     def among(self, active: Bools) -> "Pass":
         """Those of some agents."""
@@ -97,11 +106,14 @@ class RoundValues:
     """
 
     def __init__(self, task: Task, read: Sequence[RoundForms], senders: Sequence[Sequence[int]]) -> None:
-        self.task, self._read, self._senders, initial = task, read, senders, task.initial()
+        self.task, self._read, initial = task, read, task.initial()
         native = getattr(task, "native", None)
         self._native: kernel.Gradient | None = None if native is None else native()
         self._widest = widest(initial, task.agents)
         self._different = [*{id(each): each for each in read}.values()]
+        groups = [[i for i, each in enumerate(read) if each is one] for one in self._different]
+        self._groups = [np.array(who) for who in groups]
+        self._inputs = [np.array([senders[i] for i in who]) for who in groups]
         forms = [form for each in self._different for form in (each.initial, *each.all)]
         self.at_end = all(each.begins for each in read)
         self._kept = max(len(form.kept) for form in forms)
@@ -113,67 +125,72 @@ class RoundValues:
         for pool, part in zip(self._pools, initial, strict=True):
             pool[self._model] = part
         self._laid = dict[Any, Laid]()
-        begun = Pass.of([self._forms(i, -1)[1] for i in range(len(read))])
-        self._make(begun.then(Pass.of([])))
+        self._make(self._lay(-1).forms)
 
     # -- rows --------------------------------------------------------------------------------------
 
-    def _form(self, i: int, k: int) -> Form:
-        """What agent i makes in round k; -1: before the first."""
-        return self._read[i].initial if k < 0 else self._read[i].all[self._read[i].at(k)]
+    def _place(self, who: Ints, k: int, place: int) -> Ints:
+        """In round k's half of these agents' rows, in which what they keep comes first."""
+        return (2 * who + k % 2) * self._half + place
 
-    def _place(self, i: int, k: int, place: int) -> int:
-        """In round k's half of agent i's rows, in which what it keeps comes first."""
-        return (2 * i + k % 2) * self._half + place
-
-    def _row(self, i: int, k: int, source: Source) -> int:
-        """Of what enters agent i's round k, or is made in it."""
-        (what, which), form = source, self._form(i, k)
+    def _row(self, who: Ints, k: int, form: Form, source: Source) -> Ints:
+        """Of what enters round k, which is this form, or is made in it; round -1 is before the first."""
+        what, which = source
         if what == ZERO:
-            return self._zero
+            return np.full_like(who, self._zero)
         if what == STATE:
-            return self._model if k < 0 else self._place(i, k, which)
-        if what == HEARD:
-            return self._heard(i, k, which)
+            return np.full_like(who, self._model) if k < 0 else self._place(who, k, which)
         if source in form.kept:
-            return self._place(i, k + 1, form.kept.index(source))
+            return self._place(who, k + 1, form.kept.index(source))
         if what == MADE:
-            return self._place(i, k, self._kept + form.loose.index(which))
-        return self._scratch if self._alone(form) else self._place(i, k, self._kept + self._made)
+            return self._place(who, k, self._kept + form.loose.index(which))
+        if self._alone(form):
+            return np.full_like(who, self._scratch)
+        return self._place(who, k, self._kept + self._made)
 
     def _alone(self, form: Form) -> bool:
         """Whether a gradient is not needed when the next is made, but for what is kept of it."""
         late = [what for terms in form.forms[form.early :] for what, _, _ in terms]
         return self._native is not None and (self.at_end or GRADIENT not in late)
 
-    def _heard(self, i: int, k: int, which: int) -> int:
-        """Of a letter that agent i gets in round k."""
-        wide = len(self._read[i].letter)
-        j, field = self._senders[i][which // wide], which % wide
-        if self._read[j].begins:
-            return self._place(j, k, self._form(j, k - 1).letter[field])
-        return self._row(j, k, self._form(j, k).letter[field])
-
-    def _forms(self, i: int, k: int) -> tuple[list[Made], list[Made]]:
-        """What agent i makes in round k, at the gradient and at its end."""
-        form, early, late = self._form(i, k), list[Made](), list[Made]()
-        for c, terms in enumerate(form.forms):
-            sums = [(self._row(i, k, (what, which)), x) for what, which, x in terms]
-            (early if c < form.early else late).append((self._row(i, k, (MADE, c)), sums))
-        for place, source in enumerate(form.kept):
-            if source[0] in (STATE, HEARD, ZERO):
-                late.append((self._place(i, k + 1, place), [(self._row(i, k, source), 1.0)]))
-        return early, late
+    def _letters(self, k: int) -> Ints:
+        """The rows of the vectors of everybody's letter of round k: [n, vectors]."""
+        rows = np.zeros((len(self._read), len(self._read[0].letter)), dtype=np.int64)
+        for read, who in zip(self._different, self._groups, strict=True):
+            form = read.form(k)
+            for f, of in enumerate(read.form(k - 1).letter if read.begins else form.letter):
+                rows[who, f] = self._place(who, k, of) if read.begins else self._row(who, k, form, of)
+        return rows
 
     def _lay(self, k: int) -> Laid:
-        """Round k of everybody."""
-        agents = range(len(self._read))
-        made = [self._forms(i, k) for i in agents]
-        if self.at_end:
-            made = [([*early, *late], []) for early, late in made]
-        models = np.array([self._place(i, k, self._form(i, k - 1).asked) for i in agents])
-        gradients = np.array([self._row(i, k, (GRADIENT, 0)) for i in agents])
-        return Laid.of(models, gradients, *[Pass.of(each) for each in zip(*made, strict=True)])
+        """Round k of everybody; -1: what is there when the first begins."""
+        letters = self._letters(k) if k >= 0 else np.zeros((0, 1), dtype=np.int64)
+        early, late = list[tuple[Ints, list[Made]]](), list[tuple[Ints, list[Made]]]()
+        models, gradients = (np.zeros(len(self._read), dtype=np.int64) for _ in range(2))
+        for read, who, inputs in zip(self._different, self._groups, self._inputs, strict=True):
+            form = read.form(k)
+
+            def row(source: Source, form: Form = form, who: Ints = who, inputs: Ints = inputs) -> Ints:
+                (what, which), wide = source, letters.shape[1]
+                if what == HEARD:
+                    found: Ints = letters[inputs[:, which // wide], which % wide]
+                    return found
+                return self._row(who, k, form, source)
+
+            made = [
+                (row((MADE, c)), [(row((what, which)), x) for what, which, x in terms])
+                for c, terms in enumerate(form.forms)
+            ]
+            copied = [
+                (self._place(who, k + 1, place), [(row(source), 1.0)])
+                for place, source in enumerate(form.kept) if source[0] in (STATE, HEARD, ZERO)
+            ]  # fmt: skip
+            first = len(made) if self.at_end else form.early  # letters that are there before any gradient
+            early.append((who, made[:first] + copied * self.at_end))
+            late.append((who, made[first:] + copied * (not self.at_end)))
+            gradients[who] = row((GRADIENT, 0))
+            models[who] = self._place(who, k, read.form(k - 1).asked if k >= 0 else 0)
+        return Laid.of(models, gradients, Pass.of(early), Pass.of(late))
 
     # -- values ------------------------------------------------------------------------------------
 
@@ -214,5 +231,6 @@ class RoundValues:
 
     def models(self, rounds: Sequence[int]) -> Parts:
         """The agents' models after so many rounds of each, [n, P]: the last that were made."""
-        places = [self._place(i, k, self._form(i, k - 1).model) for i, k in enumerate(rounds)]
-        return self._gathered(np.array(places))
+        places = [read.form(k - 1).model for read, k in zip(self._read, rounds, strict=True)]
+        half = 2 * np.arange(len(self._read)) + np.asarray(rounds) % 2
+        return self._gathered(half * self._half + np.array(places))
