@@ -83,14 +83,8 @@ class RoundTimes:
         self, letters: Letters, begins: bool, fresh: bool, size: tuple[int, int], bandwidth: float,
         compute: Sequence[BufferedStream], send: Sequence[BufferedStream],
     ) -> None:  # fmt: skip
-        self.letters, self._begins, self._fresh, self._size, self._bandwidth = (
-            letters,
-            begins,
-            fresh,
-            size,
-            bandwidth,
-        )
-        self._compute, self._send = compute, send
+        self.letters, self._begins, self._fresh = letters, begins, fresh
+        self._size, self._bandwidth, self._compute, self._send = size, bandwidth, compute, send
         n = len(compute)
         self.began, self._free, self._number, self.rank = np.zeros(n), np.zeros(n), 0, np.arange(n)
         last = int(letters.number.max())
