@@ -94,7 +94,7 @@ HETEROGENEITY = Part(
      "grid": {"skew": [0.0, 1.0], "case": ["comp-straggler"], "algorithm": ["adsgd", "rfast", "dsgd"]}},
     (ALIKE,),
     (Picture("time", "Time to the target over the share of the data that is sorted.", "time_to_target",
-             x="partition", by="case"),),
+             x="skew", by="case"),),
 )  # fmt: skip
 
 SIZES = [1, 2, 4, 8, 16, 32, 64, 128]
