@@ -481,7 +481,7 @@ def test_the_state_of_another_class_is_refused() -> None:
     sim = started("dsgd", check=False)
     other = started("adsgd", check=False).agents[0]
     with pytest.raises(
-        DataError, match=r"not that of offbeat:DSGD: they differ in after, done, g, letters, since"
+        DataError, match=r"not that of offbeat:DSGD: they differ in after, done, g, later, letters"
     ):
         restore_agent(fresh(sim, 0), agent_state(other))
 
