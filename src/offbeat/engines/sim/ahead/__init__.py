@@ -20,4 +20,6 @@ Who waits for others has no such timetable, but where times follow from one anot
     round_times             when what happens in them, and the trace of it
     round_reading           what an agent's class makes in a round
     round_values            the arithmetic
+
+    recorded                of any of them: what of its trace is kept
 """

@@ -36,11 +36,7 @@ class Made:
 
     def cell(self, v: Vector) -> int:
         """The number of its form; what is no form becomes one, of itself."""
-        return self.alias(self._of(v))
-
-    def source(self, v: Vector) -> Source:
-        """What it is: something that was there, or the form that it becomes."""
-        return self._of(v)
+        return self.alias(self.source(v))
 
     def alias(self, source: Source) -> int:
         what, which = source
@@ -51,13 +47,14 @@ class Made:
             self._aliases[source] = len(self.forms) - 1
         return self._aliases[source]
 
-    def _of(self, v: Vector) -> Source:
+    def source(self, v: Vector) -> Source:
+        """What it is: something that was there, or the form that it becomes."""
         if id(v) not in self.known:
             if v._parts == NOTHING and not v._terms:
                 return ZERO, 0
             if not v._terms:
                 raise NotLinear("what it makes is not a linear form of what it has and the gradient")
-            self.forms.append(tuple([(*self._of(u), c) for c, u in v._terms]))
+            self.forms.append(tuple([(*self.source(u), c) for c, u in v._terms]))
             self.known[id(v)] = MADE, len(self.forms) - 1
         return self.known[id(v)]
 

@@ -36,11 +36,11 @@ from offbeat.engines.events import (
     fill,
 )
 from offbeat.engines.sim.ahead.instants import NoTimetable
+from offbeat.engines.sim.ahead.recorded import Recorded, bandwidth
 from offbeat.engines.sim.ahead.timetable import Floats, Ints
 from offbeat.engines.sim.executors import stacked, widest
-from offbeat.engines.trace import Trace, TraceSummary, joined
+from offbeat.engines.trace import Trace, TraceSummary
 from offbeat.tasks.task import Task
-from offbeat.world.sending import senders, slowdowns
 from offbeat.world.topology import Topology
 from offbeat.world.world import World
 
@@ -73,16 +73,14 @@ class RingRun:
         world: World,
         keep_trace: bool,
     ) -> None:
-        n, seed, links = topology.n, world.seed, senders(world, range(topology.n))
+        n, seed, self._bandwidth = topology.n, world.seed, bandwidth(world, topology.n)
         self.n, self.task, self._initial, self.now = n, task, task.initial(), 0.0
         self._model_bytes = sum([part.nbytes for part in self._initial])
         # of what agent i sends in hop k: bytes, [2 (n - 1), n]
         piece = (np.arange(n) - np.arange(2 * (n - 1))[:, None]) % n
         self._bytes = np.array([self._piece_bytes(Piece(n, c)) for c in range(n)])[piece]
-        changing = any(slowdowns(world, i, sends=False) or links[i].slowdowns for i in range(n))
-        if n == 1 or changing or not links[0].uniform or not self._bytes.all():
+        if n == 1 or not self._bytes.all():
             raise NoTimetable
-        self._bandwidth = links[0].bandwidth.usual
         compute, send = ([of(i) for i in range(n)] for of in (world.compute_delay, world.communication_delay))
         if any(delay.values for delay in send):  # measured ones: how many are drawn at a time may matter
             raise NoTimetable
@@ -117,8 +115,7 @@ class RingRun:
         self._there = self._began + self._drawn(self._compute)
         self._open, self._number = list[Averaging](), 0
         self._steps, self._messages, self._sent = np.zeros(n, dtype=np.int64), 0, np.zeros(n, dtype=np.int64)
-        self._recorded, self._keep = -1.0, keep_trace
-        self._parts, self._summary = list[Trace](), TraceSummary(n)
+        self._since, self._recorded = -1.0, Recorded(n, keep_trace)
 
     def _piece_bytes(self, piece: Piece) -> int:
         return sum([part.nbytes for part in piece(self._initial)])
@@ -226,10 +223,7 @@ class RingRun:
         return {(i, (i + 1) % self.n): size for i, size in enumerate(sent.tolist()) if size}
 
     def traced(self) -> Trace | TraceSummary:
-        if not self._keep:
-            return self._summary
-        self._parts = [joined(self._parts)]
-        return self._parts[0]
+        return self._recorded.traced()
 
     def _record(self, until: float) -> None:
         """What happens since the last time and up to this one."""
@@ -239,17 +233,14 @@ class RingRun:
         kinds = (Part.__name__,) * (self._messages > 0)
         part = Trace(self.n, kinds, self._events(until), self._written(until), mixed, sent)
         self._steps += np.bincount(part.writes["agent"], minlength=self.n)
-        self._recorded = until
-        if self._keep:
-            self._parts.append(part)
-        else:
-            self._summary.add(part)
-            self._summary.forget(self._steps)  # no model of another is mixed
+        self._since = until
+        self._recorded.add(part)
+        self._recorded.forget(self._steps)  # no model of another is mixed
         while self._open and self._open[0].done.max() <= until:
             self._models = self._open.pop(0).models
 
     def _between(self, times: Floats, until: float) -> tuple[Ints, ...]:
-        return np.nonzero((times > self._recorded) & (times <= until))
+        return np.nonzero((times > self._since) & (times <= until))
 
     def _events(self, until: float) -> np.ndarray:
         mail, gradients = [], []
@@ -259,7 +250,7 @@ class RingRun:
             mail.append(columns)
             (i,) = self._between(each.there, until)
             gradients.append((each.there[i], i, np.full(len(i), each.number), each.began[i]))
-        begin = self.n if self._recorded < 0 else 0
+        begin = self.n if self._since < 0 else 0
         came, there = (_joined(each, width) for each, width in ((mail, 5), (gradients, 4)))
         time = np.concatenate([came[0], there[0]])
         place = np.empty(len(time), dtype=np.int64)

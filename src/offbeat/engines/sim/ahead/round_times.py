@@ -158,7 +158,7 @@ def left(
     for each in played:
         (what,) = np.nonzero(_within(each.start, since, until))
         sender = letters.sender[what]
-        at_once = each.start[what] == (each.began[sender] if each.given is each.began else each.there[sender])
+        at_once = each.start[what] == each.given[sender]
         rank = np.where(at_once & (letters.number[what] == 0), each.rank[sender], LAST)
         found.append((each.start[what], each.end[what], sender, what, rank))
     start, end, agent, what, rank = _columns(found, 5)

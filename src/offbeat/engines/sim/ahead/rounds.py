@@ -1,11 +1,12 @@
 """Rounds with a barrier among neighbours, without a heap: their times, their values, and what is recorded."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
 import numpy as np
 
+from offbeat.core.agent import View
 from offbeat.core.rounds import Rounds
 from offbeat.core.rules import Rule
 from offbeat.core.system.streams import BufferedStream, Purpose, python_stream
@@ -13,14 +14,14 @@ from offbeat.core.vector import Parts, Vector
 from offbeat.engines.events import MIXED, WRITE
 from offbeat.engines.sim.ahead.instants import NoTimetable
 from offbeat.engines.sim.ahead.placeholders import NotLinear
+from offbeat.engines.sim.ahead.recorded import Recorded, bandwidth
 from offbeat.engines.sim.ahead.rhythm import seen
 from offbeat.engines.sim.ahead.round_reading import RoundForms, read_rounds
 from offbeat.engines.sim.ahead.round_times import Letters, Played, RoundTimes, events, left
 from offbeat.engines.sim.ahead.round_values import RoundValues
 from offbeat.engines.sim.ahead.timetable import Ints, begin_of, ranges, table
-from offbeat.engines.trace import Trace, TraceSummary, joined
+from offbeat.engines.trace import Trace, TraceSummary
 from offbeat.tasks.task import Task
-from offbeat.world.sending import senders, slowdowns
 from offbeat.world.topology import Topology
 from offbeat.world.world import World
 
@@ -40,18 +41,13 @@ class RoundRun:
         world: World,
         keep_trace: bool,
     ) -> None:
-        n, seed, links, views = topology.n, world.seed, senders(world, range(topology.n)), topology.views()
-        if (
-            any(slowdowns(world, i, sends=False) or links[i].slowdowns for i in range(n))
-            or not links[0].uniform
-        ):
-            raise NoTimetable
-        initial = task.initial()
+        n, seed, views, initial = topology.n, world.seed, topology.views(), task.initial()
+        speed = bandwidth(world, n)
         for i, view in enumerate(views):
             agent = new_agent()
             agent.join(i, n, Vector(initial), view, new_rule(), python_stream(seed, Purpose.ALGORITHM, i))
             agent.check()
-        read, inputs = _read(new_agent, new_rule, topology)
+        read, inputs = _read(new_agent, new_rule, views)
         self._begin = begin_of(np.array([len(each) for each in inputs]))
         self._heard = np.array([j for each in inputs for j in sorted(each)])
         model = sum([part.nbytes for part in initial])
@@ -60,15 +56,13 @@ class RoundRun:
         self._letters = Letters.of([view.listeners for view in views], world.sending == "unicast")
         streams = (Purpose.COMPUTE, world.compute_delay), (Purpose.COMMUNICATION, world.communication_delay)
         drawn = [[BufferedStream(of(i).draw, seed, purpose, i) for i in range(n)] for purpose, of in streams]
-        bandwidth = links[0].bandwidth.usual
         begins, _, fresh = read[0].sends
-        self._times = RoundTimes(self._letters, begins, fresh, (self._bytes, model), bandwidth, *drawn)
+        self._times = RoundTimes(self._letters, begins, fresh, (self._bytes, model), speed, *drawn)
         self._samples = [BufferedStream(partial(task.draw, i), seed, Purpose.DATA, i) for i in range(n)]
         self._read, self._open = read, list[Played]()  # rounds that are not recorded to their end
         self._steps = np.zeros(n, dtype=np.int64)
         self._sent = np.zeros(len(self._letters.sender), dtype=np.int64)
-        self._recorded, self._keep = -1.0, keep_trace
-        self._parts, self._summary = list[Trace](), TraceSummary(n)
+        self._since, self._recorded = -1.0, Recorded(n, keep_trace)
 
     def start(self) -> None:
         """The agents have started."""
@@ -126,32 +120,25 @@ class RoundRun:
         return {link: size for link, size in zip(ends, count.tolist(), strict=True) if size}
 
     def traced(self) -> Trace | TraceSummary:
-        if not self._keep:
-            return self._summary
-        self._parts = [joined(self._parts)]
-        return self._parts[0]
+        return self._recorded.traced()
 
     def _record(self, until: float) -> None:
         """What happens since the last time and up to this one."""
-        told = events(self._letters, self._open, self._recorded, until)
-        sent, what = left(self._letters, self._open, self._bytes, self._recorded, until)
+        told = events(self._letters, self._open, self._since, until)
+        sent, what = left(self._letters, self._open, self._bytes, self._since, until)
         self._sent += np.bincount(what, minlength=len(self._sent))
         kinds = (type(self._read[0].message).__name__,) * bool(self._sent.any())
         writes, mixed = self._written(until)
-        part = Trace(self.n, kinds, told, writes, mixed, sent)
+        self._recorded.add(Trace(self.n, kinds, told, writes, mixed, sent))
         self._steps += np.bincount(writes["agent"], minlength=self.n)
-        self._recorded = until
-        if self._keep:
-            self._parts.append(part)
-        else:
-            self._summary.add(part)
-            self._summary.forget(np.maximum(self._steps - 1, 0))  # a neighbour is a round behind at most
+        self._recorded.forget(np.maximum(self._steps - 1, 0))  # a neighbour is a round behind at most
+        self._since = until
 
     def _written(self, until: float) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
         """The models that are written, and which versions of whom are mixed in each."""
         rows, ranks = [table(WRITE, time=np.zeros(0))], [np.zeros(0, dtype=np.int64)]
         for at, each in enumerate(self._open):
-            (i,) = np.nonzero((each.done > self._recorded) & (each.done <= until))
+            (i,) = np.nonzero((each.done > self._since) & (each.done <= until))
             rows.append(table(WRITE, time=each.done[i], agent=i, step=np.full(len(i), each.number + 1)))
             following = self._open[at + 1].rank if at + 1 < len(self._open) else self._times.rank
             ranks.append(following[i])
@@ -167,16 +154,15 @@ class RoundRun:
 
 
 def _read(
-    new_agent: Callable[[], Rounds], new_rule: Callable[[], Rule], topology: Topology
+    new_agent: Callable[[], Rounds], new_rule: Callable[[], Rule], views: Sequence[View]
 ) -> tuple[list[RoundForms], list[list[int]]]:
     """What each agent makes, read once of those that are alike; and whose letters it gets, in this order."""
     known, made = dict[Any, RoundForms](), list[RoundForms]()
-    views = topology.views()
     try:
         for i, view in enumerate(views):
             shape, _ = seen(i, view)
             if shape not in known:
-                known[shape] = read_rounds(new_agent, new_rule, i, topology.n, view)
+                known[shape] = read_rounds(new_agent, new_rule, i, len(views), view)
             made.append(known[shape])
     except NotLinear:
         raise NoTimetable from None

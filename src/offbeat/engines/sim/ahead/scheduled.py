@@ -9,9 +9,10 @@ import numpy as np
 
 from offbeat.core.system.streams import CHUNK
 from offbeat.core.vector import Parts
+from offbeat.engines.sim.ahead.recorded import Recorded
 from offbeat.engines.sim.ahead.schedule import Schedule
 from offbeat.engines.sim.ahead.timetable import Ints
-from offbeat.engines.trace import Trace, TraceSummary, joined
+from offbeat.engines.trace import Trace, TraceSummary
 
 if TYPE_CHECKING:
     from offbeat.engines.sim.ahead.levels import Levels
@@ -31,7 +32,7 @@ class ScheduledRun:
     number: int  # of the runs there
 
     def __init__(self, schedule: Schedule, ends: Sequence[float], draws: Draws, keep: bool) -> None:
-        self.draws, self._keep_trace = draws, keep
+        self.draws = draws
         self.schedule, self._ends, self.now = schedule, [*ends], 0.0
         # in the segments before: by agent; in all; by queue
         self._writes, self._messages, self._sent = (
@@ -39,7 +40,7 @@ class ScheduledRun:
             0,
             np.zeros(len(schedule.calendars.bytes), dtype=np.int64),
         )
-        self._recorded, self._parts, self._summary = -1.0, list[Trace](), TraceSummary(schedule.n)
+        self._since, self._recorded = -1.0, Recorded(schedule.n, keep)
         self.enter()
 
     @property
@@ -55,7 +56,7 @@ class ScheduledRun:
         """Record this segment to its end, and drop it."""
         table = self.table
         self._record(table.high)
-        self._summary.forget(table.oldest)
+        self._recorded.forget(table.oldest)
         self._writes += table.steps(table.high)
         self._messages += table.messages(table.high)
         self._sent += table.carried(table.high)
@@ -97,19 +98,12 @@ class ScheduledRun:
 
     def traced(self) -> Trace | TraceSummary:
         self._record(self.now)
-        if not self._keep_trace:
-            return self._summary
-        self._parts = [joined(self._parts)]
-        return self._parts[0]
+        return self._recorded.traced()
 
     def _record(self, until: float) -> None:
-        if until > self._recorded:
-            part = self.table.trace(self._recorded, until)
-            self._recorded = until
-            if self._keep_trace:
-                self._parts.append(part)
-            else:
-                self._summary.add(part)
+        if until > self._since:
+            self._recorded.add(self.table.trace(self._since, until))
+            self._since = until
 
 
 class Samples:
