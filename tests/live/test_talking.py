@@ -86,6 +86,25 @@ def test_nobody_waits_for_a_thread_that_has_failed(tmp_path: Path) -> None:
     assert what == "failed" and isinstance(error, AttributeError)
 
 
+def test_what_is_asked_while_the_thread_leaves_is_not_done(tmp_path: Path) -> None:
+    """Between the last look at what is left to do and the end of its loop."""
+    with talk(tmp_path, []) as found:
+        close, meanwhile = found._loop.close, []
+        found.changed.append(asyncio.Event())
+
+        def asked() -> None:
+            meanwhile.append(found.do(asyncio.Event().wait()))
+            close()
+
+        found._loop.close = asked  # type: ignore[method-assign]
+        found.start()  # the machine has no gateway
+        found._thread.join()
+        found._loop.close = close  # type: ignore[method-assign]
+        found.say({"zero": 0})
+        found.end()
+    assert meanwhile == [None]
+
+
 def test_the_thread_ends_without_a_word_where_nothing_is_left_to_do(tmp_path: Path) -> None:
     with talk(tmp_path, [], machines=0) as found:
         found.start()

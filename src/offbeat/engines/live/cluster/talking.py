@@ -10,7 +10,7 @@ import os
 import queue
 import threading
 import time
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import CancelledError, Future
 from contextlib import suppress
 from functools import partial
@@ -67,14 +67,14 @@ class Talk:
         self._offsets: list[int] = []
         self._loop = asyncio.new_event_loop()
         self._over, self._taking_in, self._closing = asyncio.Event(), asyncio.Lock(), False
+        self._leaving, self._left = threading.Lock(), False
         self._thread = threading.Thread(target=self._run, name="offbeat cluster", daemon=True)
 
     def start(self) -> None:
         self._thread.start()
 
     def end(self) -> None:
-        with suppress(RuntimeError):  # the thread has failed, which the launcher is told
-            self._loop.call_soon_threadsafe(self._over.set)
+        self._call(self._over.set)
         self._thread.join()
 
     def say(self, said: dict[str, Any]) -> None:
@@ -82,15 +82,20 @@ class Talk:
         if said != self.said:
             self.said = said
             for changed in self.changed:
-                self._loop.call_soon_threadsafe(changed.set)
+                self._call(changed.set)
+
+    def _call(self, what: Callable[[], None]) -> None:
+        with self._leaving:
+            if not self._left:  # else the thread has failed, which the launcher is told
+                self._loop.call_soon_threadsafe(what)
 
     def do(self, work: Coroutine[Any, Any, Any]) -> "Future[Any] | None":
         """Have something done, whenever that is; None: nothing will be any more."""
-        try:
-            return asyncio.run_coroutine_threadsafe(work, self._loop)
-        except RuntimeError:
-            work.close()
-            return None
+        with self._leaving:
+            if not self._left:
+                return asyncio.run_coroutine_threadsafe(work, self._loop)
+        work.close()
+        return None
 
     def wait(self, work: Coroutine[Any, Any, Any], seconds: float) -> None:
         """Until this is done, so many seconds have passed, or the thread has failed."""
@@ -115,6 +120,8 @@ class Talk:
         except BaseException as error:
             self.news.put(("failed", error))
         finally:
+            with self._leaving:  # what was asked before is among what is left; nothing is asked any more
+                self._left = True
             self._loop.run_until_complete(self._leave())
             self._loop.close()
 
