@@ -17,6 +17,7 @@ import torch
 from offbeat.algorithms import Algorithm, check_codec
 from offbeat.core.errors import SettingError, unknown
 from offbeat.core.optimizers import Optimizer, Steps
+from offbeat.core.pairs import Meeting
 from offbeat.core.promises import unchanged
 from offbeat.core.rates import above_zero
 from offbeat.core.ring import Ring
@@ -27,6 +28,7 @@ from offbeat.core.vector import Parts
 from offbeat.engines.activity import Link
 from offbeat.engines.sim.ahead.instants import NoTimetable
 from offbeat.engines.sim.ahead.levels import Levels
+from offbeat.engines.sim.ahead.mailing import MailRun
 from offbeat.engines.sim.ahead.placeholders import NotLinear
 from offbeat.engines.sim.ahead.probing import why_not_read
 from offbeat.engines.sim.ahead.rhythm import readings
@@ -101,11 +103,15 @@ class Job:
         return self.executor in (AUTO, LEVELS) and not self.check and not self.why_not_by_levels
 
     @property
-    def recurrent(self) -> type[RingRun] | type[RoundRun] | None:
+    def recurrent(self) -> type[RingRun] | type[RoundRun] | type[MailRun] | None:
         """The engine of what may be made by a recurrence: a ring of sums, or rounds; None: neither is it."""
         agent, own = self.spec.prototype, self.spec.user_defined
         plain = self.executor == AUTO and not self.check and self.setup.codec is None
-        if not plain or own or why_no_timetable(self.setup.world) or agent.local_steps > 1:
+        if not plain or own or why_no_timetable(self.setup.world):
+            return None
+        if isinstance(agent, Meeting):
+            return MailRun
+        if agent.local_steps > 1:
             return None
         return RingRun if isinstance(agent, Ring) else RoundRun if isinstance(agent, Rounds) else None
 
@@ -182,7 +188,7 @@ def _made(jobs: Sequence[Job], most: int, progress: Progress | None) -> Sequence
 # -- which engine ----------------------------------------------------------------------------------
 
 
-def engines(jobs: Sequence[Job], most: int = 1024) -> Sequence[Simulator | ScheduledRun | RingRun | RoundRun]:
+def engines(jobs: Sequence[Job], most: int = 1024) -> Sequence[Simulator | ScheduledRun | RingRun | RoundRun | MailRun]:
     """The engines of the first job, and of those that can be made beside it: by levels at most so many."""
     first = jobs[0]
     if first.executor in EXECUTORS:
@@ -218,7 +224,7 @@ def simulator(job: Job) -> Simulator:
     return Simulator(spec.new, rule, *world, returns, checker, keep, setup.codec)
 
 
-def _recurrence(job: Job, kind: type[RingRun] | type[RoundRun]) -> RingRun | RoundRun:
+def _recurrence(job: Job, kind: type[RingRun] | type[RoundRun] | type[MailRun]) -> RingRun | RoundRun | MailRun:
     setup, new = job.setup, cast(Callable[[], Any], job.spec.new)
     rule = partial(setup.steps.rule, job.lr)
     return kind(new, rule, setup.topology, setup.task, setup.world, job.keep_trace)
@@ -247,7 +253,7 @@ class ActiveRun:
     """A run that is being made. ended: what came out, if that was before its time."""
 
     job: Job
-    engine: Simulator | ScheduledRun | RingRun | RoundRun
+    engine: Simulator | ScheduledRun | RingRun | RoundRun | MailRun
     measured: Measurements = field(init=False)
     ended: Run | None = None
 

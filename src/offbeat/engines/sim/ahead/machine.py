@@ -1,0 +1,253 @@
+"""What an agent's class does at an event, as a machine of states: for agents that mail one another.
+
+Its handlers are run on vectors that stand for any, once for each state and what happens in it, and once for
+each answer of the random numbers that they draw. What a handler makes are linear forms of what the agent has,
+the gradient and what it hears; what it asks for are gradients and mail, to the same as any other time.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from offbeat.core.agent import Agent, Compute, Effect, Message, Send, View
+from offbeat.core.rules import Rule
+from offbeat.core.vector import Scope, Vector
+from offbeat.engines.outbox import vectors
+from offbeat.engines.sim.ahead.placeholders import (
+    GRADIENT,
+    HEARD,
+    MADE,
+    STATE,
+    UNKNOWN,
+    UNSEEN,
+    ZERO,
+    Made,
+    NotLinear,
+    Restored,
+    Source,
+    Terms,
+    frozen,
+)
+
+MODEL, ASKED = range(2)  # of a state's vectors: the model, and where its gradient is taken
+NOTHING = -1  # the number of a vector that is zero
+MOST = 500  # states of one machine: an agent that goes through more does not repeat itself
+DRAWS = "choice", "randrange", "randint", "getrandbits"
+"""What may be drawn: numbers that repeat themselves."""
+BEGIN, COMPUTED = "begin", "computed"  # what happens to an agent, beside mail: from whom, and its type
+
+What = str | tuple[int, type]
+"""What happens."""
+
+
+@dataclass(frozen=True, eq=False)
+class Mail:
+    """What is sent: to whom, and its vectors, in the order of its fields."""
+
+    to: tuple[int, ...]
+    kind: type
+    vectors: tuple[int, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Done:
+    """What a handler makes. Vectors have numbers: those of the state before, then those of what was heard or
+    the gradient, then what is made here; NOTHING: zero.
+
+    Attributes:
+        number: of all
+        known: how many vectors there were before
+        forms: one after the other, of vectors by their numbers
+        kept: the vectors of the state that follows
+        then: that state
+        wrote: whether the model is another; mixed: whether what was heard entered it
+        effects: in their order: mail, or None for a gradient
+        same: whether the state that follows has the vectors of that before
+        computes: whether it asks for a gradient
+    """
+
+    number: int
+    known: int
+    forms: tuple[tuple[tuple[int, float], ...], ...]
+    kept: tuple[int, ...]
+    then: "State"
+    wrote: bool
+    mixed: bool
+    effects: tuple[Mail | None, ...]
+
+    same: bool
+    computes: bool
+
+
+@dataclass(frozen=True, eq=False)
+class Drawn:
+    """What happens next depends on a number that is drawn: by a method of the agent's stream, called so."""
+
+    method: str
+    args: tuple[Any, ...]
+    after: dict[Any, "Done | Drawn"] = field(default_factory=dict)
+
+
+@dataclass(eq=False)
+class State:
+    """What an agent is between two handlers: its fields, pickled; how many vectors; what becomes of it."""
+
+    fields: bytes
+    many: int
+    after: "dict[What, Done | Drawn]" = field(default_factory=dict)
+
+
+class _Asks(Exception):
+    """A handler draws a number."""
+
+
+class _Stream:
+    """In place of an agent's random stream: gives these answers, one at a call, then asks."""
+
+    def __init__(self, answers: Sequence[Any]) -> None:
+        self._answers, self.asks = [*answers], tuple[Any, ...]()
+
+    def __getattr__(self, method: str) -> Callable[..., Any]:
+        if method not in DRAWS:
+            raise NotLinear(f"it draws by {method}, whose numbers do not repeat themselves")
+
+        def draw(*args: Any) -> Any:
+            if self._answers:
+                return self._answers.pop(0)
+            self.asks = method, args
+            raise _Asks
+
+        return draw
+
+
+class Machine:
+    """That of one agent, and of all that see the same of the graph. Raises NotLinear for other classes.
+
+    Args:
+        done: where all is noted that is found out, of all machines of a run
+
+    Attributes:
+        start: the state before anything has happened, with one vector, that of all
+    """
+
+    def __init__(
+        self, new_agent: Callable[[], Agent], new_rule: Callable[[], Rule], me: int, n: int, view: View,
+        done: list[Done],
+    ) -> None:  # fmt: skip
+        self._new, self._rule, self._place, self._done = new_agent, new_rule, (me, n, view), done
+        self.start = State(b"", 1)
+        self._states, self._places = dict[bytes, State](), list[Vector]()
+
+    def look(self, state: State, what: What, answers: Sequence[Any]) -> Done | Drawn:
+        """What becomes of a state when that happens, if these numbers are drawn."""
+        agent, heard = self._restored(state), self._heard(what)
+        names = {id(self._places[k]): (STATE, k) for k in range(state.many)}
+        names |= {id(v): (GRADIENT if what == COMPUTED else HEARD, f) for f, v in enumerate(heard)}
+        agent.rng = stream = _Stream(answers)  # type: ignore[assignment]
+        with Scope() as scope:
+            try:
+                self._call(agent, what, heard)
+                found: Done | Drawn = self._made(agent, state, names)
+            except _Asks:
+                found = Drawn(*stream.asks)
+            finally:
+                for v in filter(None, [ref() for ref in scope.born]):
+                    v._parts = UNKNOWN
+        return found
+
+    def _call(self, agent: Agent, what: What, heard: Sequence[Vector]) -> None:
+        if what == BEGIN:
+            agent.start()
+        elif what == COMPUTED:
+            agent.take(*heard)
+        else:
+            source, kind = what
+            agent.on_message(int(source), kind(*heard))  # type: ignore[operator]
+
+    def _heard(self, what: What) -> list[Vector]:
+        """New vectors that come with it."""
+        if isinstance(what, str):
+            return [Vector(UNKNOWN)] * (what == COMPUTED)
+        return [Vector(UNKNOWN) for _ in what[1].__dataclass_fields__]
+
+    def _restored(self, state: State) -> Agent:
+        """An agent in that state; its vectors are the first of `_places`."""
+        while len(self._places) < state.many:
+            self._places.append(Vector(UNKNOWN))
+        me, n, view = self._place
+        if state is self.start:
+            agent = self._new()
+            agent.join(me, n, self._places[MODEL], view, self._rule(), UNSEEN)
+            agent.now = UNSEEN
+        else:
+            agent = object.__new__(type(self._new()))
+            agent.__dict__.update(Restored(state.fields, agent, view, self._places, []).load())
+        return agent
+
+    def _made(self, agent: Agent, state: State, names: dict[int, Source]) -> Done:
+        """What the handler has just made."""
+        made, model, effects = Made(names), agent.model, agent.drain()
+        mixed, was = bool(made.heard(model)), made.source(model)
+        if was[0] not in (MADE, STATE) or (was[0] == STATE and was[1] != MODEL):
+            raise NotLinear("its model becomes a vector that it had, or has heard")
+        asked = [made.source(each.x) for each in effects if isinstance(each, Compute)]
+        places, kept = dict[int, int](), [was, *(asked or [(STATE, min(ASKED, state.many - 1))])]
+        mail = [self._mail(made, effect, was) for effect in effects]
+        places[id(model)] = MODEL
+        agent.rng = UNSEEN
+
+        def name(v: Vector) -> tuple[str, int, int]:
+            if id(v) not in places:
+                places[id(v)] = len(kept)
+                kept.append(made.source(v))
+                if kept[-1][0] == HEARD:
+                    raise NotLinear("it keeps a letter, whose version would count as its own")
+            return "v", places[id(v)], 0
+
+        fields = frozen(agent, name)
+        if len(self._states) > MOST:
+            raise NotLinear(f"what an agent does has not repeated itself after {MOST} states")
+        then = self._states.setdefault(fields, State(fields, len(kept)))
+        return self._found(state, len(names) - state.many, made, then, was[0] == MADE, mixed, kept, mail)
+
+    def _mail(self, made: Made, effect: Effect, model: Source) -> tuple[Send, list[Source]] | None:
+        """What is given away, and its vectors; None: it asks for a gradient."""
+        if isinstance(effect, Compute):
+            return None
+        inside = vectors(effect.message) if isinstance(effect, Send) else {}
+        if not isinstance(effect, Send) or {*inside} != {*effect.message.__dataclass_fields__} or not inside:
+            raise NotLinear("it asks for something else than gradients and mail that is vectors alone")
+        sources = [made.source(v) for v in inside.values()]
+        if any(source[0] != MADE and source != model for source in sources):
+            raise NotLinear("it sends a vector again that it has had before, other than its model")
+        return effect, sources
+
+    def _found(
+        self, state: State, heard: int, made: Made, then: State, wrote: bool, mixed: bool,
+        kept: Sequence[Source], mail: Sequence[tuple[Send, list[Source]] | None],
+    ) -> Done:  # fmt: skip
+        """The same with numbers in place of sources."""
+
+        def number(source: Source) -> int:
+            what, which = source
+            if what == ZERO:
+                return NOTHING
+            return which + (0 if what == STATE else state.many if what in (GRADIENT, HEARD) else beyond)
+
+        beyond = state.many + heard
+        forms = tuple([_numbered(terms, number) for terms in made.forms])
+        effects = [
+            None if each is None
+            else Mail(each[0].to, type(each[0].message), tuple([number(source) for source in each[1]]))
+            for each in mail
+        ]  # fmt: skip
+        gives = tuple([each for each in effects if each is None or each.to])
+        numbers = tuple(map(number, kept))
+        same, computes = numbers == tuple(range(state.many)), None in gives
+        done = Done(len(self._done), beyond, forms, numbers, then, wrote, mixed, gives, same, computes)
+        self._done.append(done)
+        return done
+
+
+def _numbered(terms: Terms, number: Callable[[Source], int]) -> tuple[tuple[int, float], ...]:
+    return tuple([(number((what, which)), float(c)) for what, which, c in terms])
