@@ -50,6 +50,7 @@ from offbeat.results.values import Progress
 from offbeat.world.sending import why_no_timetable
 
 AUTO, LEVELS = "auto", "levels"
+Timed = RingRun | RoundRun | MailRun
 HOW = (AUTO, LEVELS, *EXECUTORS)  # of evaluation; auto: by levels where a timetable is known, else batched
 TOGETHER = 8, 1024  # runs that are made side by side, at most, and their agents: by then every call is wide
 SEGMENT = 1_000_000  # updates, and models that they mix, in a segment of the timetable
@@ -103,8 +104,10 @@ class Job:
         return self.executor in (AUTO, LEVELS) and not self.check and not self.why_not_by_levels
 
     @property
-    def recurrent(self) -> type[RingRun] | type[RoundRun] | type[MailRun] | None:
-        """The engine of what may be made by a recurrence: a ring of sums, or rounds; None: neither is it."""
+    def timed(self) -> "type[Timed] | None":
+        """The engine of what may be timed before its arithmetic otherwise than by levels: rings of sums and
+        rounds, from recurrences; pairs, event by event. None: it is none of these.
+        """
         agent, own = self.spec.prototype, self.spec.user_defined
         plain = self.executor == AUTO and not self.check and self.setup.codec is None
         if not plain or own or why_no_timetable(self.setup.world):
@@ -188,7 +191,7 @@ def _made(jobs: Sequence[Job], most: int, progress: Progress | None) -> Sequence
 # -- which engine ----------------------------------------------------------------------------------
 
 
-def engines(jobs: Sequence[Job], most: int = 1024) -> Sequence[Simulator | ScheduledRun | RingRun | RoundRun | MailRun]:
+def engines(jobs: Sequence[Job], most: int = 1024) -> Sequence[Simulator | ScheduledRun | Timed]:
     """The engines of the first job, and of those that can be made beside it: by levels at most so many."""
     first = jobs[0]
     if first.executor in EXECUTORS:
@@ -202,9 +205,9 @@ def engines(jobs: Sequence[Job], most: int = 1024) -> Sequence[Simulator | Sched
             break
     if runs:
         return Levels(runs, first.setup.task, first.setup.task.initial()).runs
-    if (kind := first.recurrent) is not None and most:
+    if (kind := first.timed) is not None and most:
         try:
-            return [_recurrence(first, kind)]
+            return [_timed(first, kind)]
         except NoTimetable:
             pass
     if first.executor == LEVELS:
@@ -224,7 +227,7 @@ def simulator(job: Job) -> Simulator:
     return Simulator(spec.new, rule, *world, returns, checker, keep, setup.codec)
 
 
-def _recurrence(job: Job, kind: type[RingRun] | type[RoundRun] | type[MailRun]) -> RingRun | RoundRun | MailRun:
+def _timed(job: Job, kind: type[Timed]) -> Timed:
     setup, new = job.setup, cast(Callable[[], Any], job.spec.new)
     rule = partial(setup.steps.rule, job.lr)
     return kind(new, rule, setup.topology, setup.task, setup.world, job.keep_trace)
@@ -253,7 +256,7 @@ class ActiveRun:
     """A run that is being made. ended: what came out, if that was before its time."""
 
     job: Job
-    engine: Simulator | ScheduledRun | RingRun | RoundRun | MailRun
+    engine: Simulator | ScheduledRun | Timed
     measured: Measurements = field(init=False)
     ended: Run | None = None
 

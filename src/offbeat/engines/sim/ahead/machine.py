@@ -6,10 +6,10 @@ the gradient and what it hears; what it asks for are gradients and mail, to the 
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
-from offbeat.core.agent import Agent, Compute, Effect, Message, Send, View
+from offbeat.core.agent import Agent, Compute, Effect, Send, View
 from offbeat.core.rules import Rule
 from offbeat.core.vector import Scope, Vector
 from offbeat.engines.outbox import vectors
@@ -156,19 +156,19 @@ class Machine:
         return found
 
     def _call(self, agent: Agent, what: What, heard: Sequence[Vector]) -> None:
-        if what == BEGIN:
-            agent.start()
-        elif what == COMPUTED:
-            agent.take(*heard)
-        else:
+        if not isinstance(what, str):
             source, kind = what
-            agent.on_message(int(source), kind(*heard))  # type: ignore[operator]
+            agent.on_message(source, kind(*heard))
+        elif what == BEGIN:
+            agent.start()
+        else:
+            agent.take(*heard)
 
     def _heard(self, what: What) -> list[Vector]:
         """New vectors that come with it."""
         if isinstance(what, str):
             return [Vector(UNKNOWN)] * (what == COMPUTED)
-        return [Vector(UNKNOWN) for _ in what[1].__dataclass_fields__]
+        return [Vector(UNKNOWN) for _ in fields(what[1])]
 
     def _restored(self, state: State) -> Agent:
         """An agent in that state; its vectors are the first of `_places`."""
@@ -204,10 +204,10 @@ class Machine:
                     raise NotLinear("it keeps a letter, whose version would count as its own")
             return "v", places[id(v)], 0
 
-        fields = frozen(agent, name)
+        pickled = frozen(agent, name)
         if len(self._states) > MOST:
             raise NotLinear(f"what an agent does has not repeated itself after {MOST} states")
-        then = self._states.setdefault(fields, State(fields, len(kept)))
+        then = self._states.setdefault(pickled, State(pickled, len(kept)))
         return self._found(state, len(names) - state.many, made, then, was[0] == MADE, mixed, kept, mail)
 
     def _mail(self, made: Made, effect: Effect, model: Source) -> tuple[Send, list[Source]] | None:

@@ -11,11 +11,10 @@ from offbeat.core.system.streams import BufferedStream, Purpose
 from offbeat.core.vector import Parts
 from offbeat.engines.sim.ahead.instants import NoTimetable
 from offbeat.engines.sim.ahead.machine import NOTHING, Done
-from offbeat.engines.sim.ahead.timetable import Bools, Floats, Ints, begin_of, ranges
+from offbeat.engines.sim.ahead.timetable import Ints, begin_of, ranges
 from offbeat.tasks.task import Task
 
 INITIAL, NONE = range(2)  # values: what all start from, and zero
-PIECE = 1 << 15  # so many steps are noted before they are made
 
 
 class Made:
@@ -38,6 +37,9 @@ class MailValues:
 
     Args:
         done: what handlers make, as far as it is known; there will be more
+
+    Attributes:
+        many: how many values there are
     """
 
     def __init__(self, task: Task, n: int, seed: int, done: Sequence[Done]) -> None:
@@ -53,34 +55,30 @@ class MailValues:
         self._anew(2)
 
     def _anew(self, many: int) -> None:
-        self._many, self._steps, self._first, self._known = many, list[int](), list[int](), list[int]()
+        self.many, self._steps, self._first, self._known = many, list[int](), list[int](), list[int]()
         self._taken, self._asked, self._agents = list[int](), list[int](), list[int]()
         self._at = list[int]()
 
     # -- what is noted -----------------------------------------------------------------------------
 
-    @property
-    def full(self) -> bool:
-        return len(self._steps) >= PIECE
-
     def gradient(self, agent: int, asked: int) -> int:
         """An agent's gradient at that value."""
-        made = self._many
+        made = self.many
         self._taken.append(made)
         self._asked.append(asked)
         self._agents.append(agent)
         self._at.append(len(self._steps))
-        self._many = made + 1
+        self.many = made + 1
         return made
 
     def step(self, done: int, known: Sequence[int], forms: int) -> range:
         """The values that a handler makes of these."""
-        made = self._many
+        made = self.many
         self._steps.append(done)
         self._known += known
         self._first.append(made)
-        self._many = made + forms
-        return range(made, self._many)
+        self.many = made + forms
+        return range(made, self.many)
 
     # -- what is made ------------------------------------------------------------------------------
 
@@ -99,7 +97,7 @@ class MailValues:
         value = first[step] + form - made.forms[steps[step]]
         which, term = ranges(made.terms[form], made.terms[form + 1])
         source = self._sources(steps, first, step[which], made.place[term])
-        last = np.zeros(self._many, dtype=np.int64)  # the step after which a value is not needed
+        last = np.zeros(self.many, dtype=np.int64)  # the step after which a value is not needed
         np.maximum.at(last, source, step[which])
         np.maximum.at(last, value, step)
         np.maximum.at(last, asked, at)
@@ -135,7 +133,7 @@ class MailValues:
 
     def _give_rows(self, values: Ints, born: Ints, last: Ints, total: int) -> Ints:
         """A row for each value: those of what is not needed any more are given to others."""
-        row = np.zeros(self._many, dtype=np.int64)
+        row = np.zeros(self.many, dtype=np.int64)
         row[: len(self._row)] = self._row
         rows, free = row.tolist(), self._free
         order, over = np.argsort(born, kind="stable"), np.argsort(last, kind="stable")

@@ -2,6 +2,7 @@
 simulator, from numbers alone; what an agent makes at each is known (`machine`); the arithmetic comes after.
 """
 
+import math
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -29,7 +30,11 @@ from offbeat.world.sending import senders, slowdowns
 from offbeat.world.topology import Topology
 from offbeat.world.world import World
 
-PIECE = 1 << 15  # so many steps are settled before they are made
+PIECE = 1 << 17  # so many values are noted before they are made
+WORTH = 2000, 4
+"""So much is found out about what agents do; from then on more only while that is less than one in so many of
+the events: else it does not pay.
+"""
 
 
 @dataclass(slots=True, eq=False)
@@ -64,16 +69,14 @@ class MailRun:
             agent.join(i, n, Vector(initial), view, new_rule(), self._rng[i])
             agent.check()
         self._senders = senders(world, range(n))
-        if not all(each.uniform for each in self._senders):
-            raise NoTimetable
         self._slow = [slowdowns(world, i, sends=False) for i in range(n)]
         streams = (Purpose.COMPUTE, world.compute_delay), (Purpose.COMMUNICATION, world.communication_delay)
         self._compute, self._send = (
             [BufferedStream(of(i).draw, seed, purpose, i) for i in range(n)] for purpose, of in streams
         )
         self._unicast, self._model_bytes = world.sending == "unicast", sum([part.nbytes for part in initial])
-        self._machines, done, self._people, self._place = _machines(new_agent, new_rule, views)
-        self._values = MailValues(task, n, seed, done)
+        self._machines, self._done, self._people, self._place = _machines(new_agent, new_rule, views)
+        self._values = MailValues(task, n, seed, self._done)
         self._states = [machine.start for machine in self._machines]
         self._own = [[INITIAL] for _ in range(n)]  # of each agent the values that its state has
         self._versions, self.steps = [0] * n, [0] * n
@@ -93,16 +96,16 @@ class MailRun:
 
     def run(self, until: float) -> None:
         """All up to that time. Raises NoTimetable where it does not pay, or nothing happens any more."""
-        heap = self._heap
+        heap, values = self._heap, self._values
         while heap and heap[0][0] <= until:
             self.now, self._wave, priority, _, i, what = heappop(heap)
             if priority == GRADIENT:
                 self._computed(i, what)
             else:
-                self._arrived(i, what)
-            if self._values.full:
+                self._arrived(i, *what)
+            if values.many > PIECE:
                 self._make()
-        if not heap:
+        if not heap or heap[0][0] == math.inf:
             raise NoTimetable
         self._make()
 
@@ -142,22 +145,21 @@ class MailRun:
         self._recorder.event(GradientDone(now, i, self.steps[i], start, now))
         self._happens(i, COMPUTED, (self._values.gradient(i, self._own[i][ASKED]),))
 
-    def _arrived(self, i: int, letter: Letter) -> None:
-        """A transmission has ended: its receivers are told, and the next begins."""
+    def _arrived(self, i: int, letter: Letter, there: Sequence[int], free: bool) -> None:
+        """A transmission is with these receivers, who are told; perhaps the next begins."""
         kind, number, version = letter.kind, self._kinds[letter.kind], letter.version
-        for j in letter.to:
+        for j in there:
             fields = self.now, j, i, number, version, letter.start, self.now
             self._recorder.event(tuple.__new__(MailReceived, fields))
             self._happens(j, (self._place[j][i], kind), letter.values, i, version)
-        waiting = self._outbox[i]
-        if waiting:
-            self._transmit(i, waiting.popleft())
-        else:
-            self._busy[i] = False
+        if free:
+            waiting = self._outbox[i]
+            if waiting:
+                self._transmit(i, waiting.popleft())
+            else:
+                self._busy[i] = False
 
-    def _happens(
-        self, i: int, what: What, heard: Sequence[int], source: int = -1, version: int = -1
-    ) -> None:
+    def _happens(self, i: int, what: What, heard: Sequence[int], source: int = -1, version: int = -1) -> None:
         """An agent's handler: what it makes is noted, what it asks for done."""
         done = self._states[i].after.get(what)
         if done.__class__ is not Done:
@@ -194,6 +196,8 @@ class MailRun:
                 node = node.after[answers[-1]]
         except NotLinear:
             raise NoTimetable from None
+        if len(self._done) > WORTH[0] and len(self._done) * WORTH[1] > self._number:
+            raise NoTimetable
         return node
 
     def _give(self, i: int, mail: Mail, vectors: list[int]) -> None:
@@ -209,15 +213,21 @@ class MailRun:
                 self._transmit(i, letter)
 
     def _transmit(self, i: int, letter: Letter) -> None:
-        size, letter.start = letter.size, self.now
-        end = self._senders[i].sent(self.now, self._send[i]() * size / self._model_bytes)
+        size, sender, letter.start = letter.size, self._senders[i], self.now
+        work = self._send[i]() * size / self._model_bytes
+        if sender.uniform:
+            end = sender.sent(self.now, work)
+            self._at(end, DELIVERY, i, (letter, letter.to, True))
+        else:
+            end, instants = sender.instants(self.now, work, letter.to, waits=True)
+            for instant, there in instants:
+                self._at(instant, DELIVERY, i, (letter, there, instant == end))
         if letter.kind not in self._kinds:
             known = self._recorder.kinds
             self._kinds[letter.kind] = known.setdefault(letter.kind.__name__, len(known))
         key = i, letter.to
         self._carried[key] = self._carried.get(key, 0) + size
         self._messages, self._bytes = self._messages + 1, self._bytes + size
-        self._at(end, DELIVERY, i, letter)
         self._recorder.transmissions.append(self.now, end, i, self._kinds[letter.kind], size)
 
     def _at(self, time: float, priority: int, i: int, what: Any) -> None:
@@ -228,22 +238,22 @@ class MailRun:
 
     def _make(self) -> None:
         """All values so far."""
-        letters = [each[5] for each in self._heap if each[2] == DELIVERY]
-        for waiting in self._outbox:
-            letters += waiting
-        self._values.make([*self._own, *[letter.values for letter in letters]])
+        letters = {id(each[5][0]): each[5][0] for each in self._heap if each[2] == DELIVERY}
+        waiting = [letter for outbox in self._outbox for letter in outbox]
+        self._values.make([*self._own, *[letter.values for letter in (*letters.values(), *waiting)]])
 
 
 def _machines(
     new_agent: Callable[[], Agent], new_rule: Callable[[], Rule], views: Sequence[View]
-) -> tuple[list[Machine], list[Done], list[list[int]], list[dict[int, int]]]:
-    """Those of all agents, one for all that see the same of the graph; all that they make; of each agent by
-    whom its machine knows the people around it, and the inverse.
+) -> tuple[list[Machine], list[Done], list[dict[int, int]], list[dict[int, int]]]:
+    """Those of all agents, one for all that see the same of the graph; all that they make; of each agent who
+    those are that its machine knows by other names, and the inverse.
     """
     known, done = dict[Any, tuple[Machine, list[int]]](), list[Done]()
-    machines, people, places = list[Machine](), list[list[int]](), list[dict[int, int]]()
+    machines, people, places = list[Machine](), list[dict[int, int]](), list[dict[int, int]]()
+    everybody = [*range(len(views))] if new_agent().beyond_graph else None
     for i, view in enumerate(views):
-        shape, around = seen(i, view)
+        shape, around = seen(i, view, everybody)
         if shape not in known:
             known[shape] = Machine(new_agent, new_rule, i, len(views), view, done), around
         machine, names = known[shape]
