@@ -21,5 +21,11 @@ Who waits for others has no such timetable, but where times follow from one anot
     round_reading           what an agent's class makes in a round
     round_values            the arithmetic
 
-    recorded                of any of them: what of its trace is kept
+Where agents answer whenever they are asked, events come as in the simulator, but no handler is called:
+
+    machine                 what an agent's class does at an event, as a machine of states
+    mailing                 such a run as an engine: its events, and what is recorded
+    mail_values             the arithmetic
+
+    recorded                of levels, rings and rounds: what of its trace is kept
 """
