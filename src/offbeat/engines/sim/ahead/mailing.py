@@ -96,15 +96,16 @@ class MailRun:
 
     def run(self, until: float) -> None:
         """All up to that time. Raises NoTimetable where it does not pay, or nothing happens any more."""
-        heap, values = self._heap, self._values
+        heap, values, most = self._heap, self._values, self._values.many + PIECE
         while heap and heap[0][0] <= until:
             self.now, self._wave, priority, _, i, what = heappop(heap)
             if priority == GRADIENT:
                 self._computed(i, what)
             else:
                 self._arrived(i, *what)
-            if values.many > PIECE:
+            if values.many > most:
                 self._make()
+                most = values.many + PIECE
         if not heap or heap[0][0] == math.inf:
             raise NoTimetable
         self._make()
