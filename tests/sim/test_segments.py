@@ -116,6 +116,7 @@ def in_segments(monkeypatch: pytest.MonkeyPatch, rows: int = 400) -> None:
         {"agents": 2, "skew": 0.0, "until": 200.0, "communication": "lognormal 5 mean 3"},
         {"agents": 50, "eval_every": 0.5},
         {"task": "quadratic", "topology": "star", "until": 100.0},
+        {"target": 0.4, "stop_at": "target"},
     ],
 )
 def test_a_run_in_segments_is_the_same(monkeypatch: pytest.MonkeyPatch, changed: dict[str, Any]) -> None:

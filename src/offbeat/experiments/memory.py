@@ -56,7 +56,7 @@ def need(job: Job, beside: int = 1) -> Need:
             LEVELS[0] + (LEVELS[1] + LEVELS[2] * edge) * degree,
             (KEPT[0] + KEPT[1] * degree) * job.keep_trace,
         )
-        here = min(updates, runs.SEGMENT / (1 + degree) / beside)
+        here = min(updates, runs.segment_of(setup) / (1 + degree) / beside)
         trace = here * table + (updates - here) * kept
     else:
         more = setup.steps.vectors + (0.0 if setup.codec is None else ARRIVED)

@@ -54,6 +54,7 @@ Timed = RingRun | RoundRun | MailRun
 HOW = (AUTO, LEVELS, *EXECUTORS)  # of evaluation; auto: by levels where a timetable is known, else batched
 TOGETHER = 8, 1024  # runs that are made side by side, at most, and their agents: by then every call is wide
 SEGMENT = 1_000_000  # updates, and models that they mix, in a segment of the timetable
+EARLY = 8  # segments in place of one where a run ends at its target: what comes after that is for nothing
 
 
 @dataclass(frozen=True)
@@ -120,10 +121,17 @@ class Job:
 
     @property
     def beside(self) -> int:
-        """How many runs like it are made side by side, at most; one if it is long and keeps its trace."""
+        """How many runs like it are made side by side, at most; one if it is long and keeps its trace, or if
+        it ends at its target, for what lies beside goes on; but for calls of torch, which gain by width.
+        """
         long = self.keep_trace and len(time_segments(self.setup, 1)) > 1
         most = max(1, min(TOGETHER[0], TOGETHER[1] // self.setup.topology.n))
-        return most if self.by_levels and not long else 1
+        return most if self.by_levels and not long and not (self.setup.ends_at and self._compiled) else 1
+
+    @property
+    def _compiled(self) -> bool:
+        native = getattr(self.setup.task, "native", None)
+        return native is not None and native() is not None
 
     def fits_beside(self, first: "Job") -> bool:
         """Whether it can be made beside that one: gradients of both are evaluated in one call."""
@@ -146,9 +154,14 @@ def _probed(kind: Any, options: tuple[tuple[str, Any], ...], steps: Steps) -> st
     return why_not_read(partial(kind, **dict(options)), partial(steps.rule, 1.0))
 
 
+def segment_of(setup: Setup) -> float:
+    """How many updates, and models that they mix, are in a segment of the timetable."""
+    return SEGMENT / (1 if setup.ends_at is None else EARLY)
+
+
 def time_segments(setup: Setup, beside: int) -> Sequence[float]:
     """Where the segments of time end, one timetable each, of so many such runs side by side."""
-    count = math.ceil(beside * setup.updates * (1 + setup.topology.degree) / SEGMENT)
+    count = math.ceil(beside * setup.updates * (1 + setup.topology.degree) / segment_of(setup))
     return [*[setup.until * k / count for k in range(1, count)], setup.until]
 
 
