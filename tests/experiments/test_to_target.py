@@ -13,7 +13,8 @@ from offbeat import SettingError
 from offbeat.algorithms import ALGORITHMS
 from offbeat.cli.commands import app
 from offbeat.experiments.experiment import Experiment
-from offbeat.experiments.runs import Job, segment_of
+from offbeat.experiments.runs import Job
+from offbeat.experiments.segments import segment_of
 from offbeat.experiments.setup import prepare
 from offbeat.experiments.sweep.grid import points
 from offbeat.experiments.sweep.running import sweep

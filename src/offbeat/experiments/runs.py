@@ -42,6 +42,7 @@ from offbeat.engines.sim.simulator import Simulator
 from offbeat.engines.trace import Trace, TraceSummary
 from offbeat.experiments.limits import limit_of
 from offbeat.experiments.measuring import Measurements
+from offbeat.experiments.segments import time_segments
 from offbeat.experiments.setup import Setup
 from offbeat.experiments.worlds import check_reached
 from offbeat.results.holdings import Holdings
@@ -53,8 +54,6 @@ AUTO, LEVELS = "auto", "levels"
 Timed = RingRun | RoundRun | MailRun
 HOW = (AUTO, LEVELS, *EXECUTORS)  # of evaluation; auto: by levels where a timetable is known, else batched
 TOGETHER = 8, 1024  # runs that are made side by side, at most, and their agents: by then every call is wide
-SEGMENT = 1_000_000  # updates, and models that they mix, in a segment of the timetable
-EARLY = 8  # segments in place of one where a run ends at its target: what comes after that is for nothing
 
 
 @dataclass(frozen=True)
@@ -152,17 +151,6 @@ def _why_not_read(spec: Algorithm, steps: Steps) -> str:
 @cache
 def _probed(kind: Any, options: tuple[tuple[str, Any], ...], steps: Steps) -> str:
     return why_not_read(partial(kind, **dict(options)), partial(steps.rule, 1.0))
-
-
-def segment_of(setup: Setup) -> float:
-    """How many updates, and models that they mix, are in a segment of the timetable."""
-    return SEGMENT / (1 if setup.ends_at is None else EARLY)
-
-
-def time_segments(setup: Setup, beside: int) -> Sequence[float]:
-    """Where the segments of time end, one timetable each, of so many such runs side by side."""
-    count = math.ceil(beside * setup.updates * (1 + setup.topology.degree) / segment_of(setup))
-    return [*[setup.until * k / count for k in range(1, count)], setup.until]
 
 
 def run_many(jobs: Sequence[Job], progress: Progress | None = None) -> Iterator[Run]:
