@@ -1,5 +1,6 @@
 """Pairs without handlers: events as the simulator has them, and what is made at each, against the oracle."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -16,8 +17,9 @@ from offbeat.core.rules import SGD
 from offbeat.core.vector import Vector
 from offbeat.engines.sim.ahead import mailing
 from offbeat.engines.sim.ahead.instants import NoTimetable
-from offbeat.engines.sim.ahead.machine import BEGIN, COMPUTED, Done, Drawn, Machine
+from offbeat.engines.sim.ahead.machine import BEGIN, COMPUTED, Done, Machine
 from offbeat.engines.sim.ahead.mailing import MailRun
+from offbeat.engines.sim.ahead.numbers import Drawn
 from offbeat.engines.sim.ahead.placeholders import NotLinear
 from offbeat.engines.sim.simulator import Simulator
 from offbeat.experiments.experiment import Experiment
@@ -33,6 +35,9 @@ SPECS = [
     "adpsgd:wait+local_steps=2",
     "easgd",
     "easgd:momentum=0.9+every=2",
+    "a2cid2",
+    "a2cid2:eta=0.3+alpha=0.7",
+    "a2cid2:eta=0",
 ]
 WORLDS: list[dict[str, Any]] = [
     {}, {"latency": 0.1}, {"bandwidth": 0.5}, {"compute": "constant", "communication": "constant"},
@@ -80,10 +85,10 @@ def test_so_they_are_on_a_bipartite_graph() -> None:
 
 
 def test_what_is_no_such_run_goes_by_the_heap() -> None:
-    """Crashes; steps that are no forms, or follow a schedule; what goes by the time; no compiled gradient."""
+    """Crashes; steps that are no forms, or follow a schedule; no compiled gradient."""
     for made in (
         job("adpsgd", crash="agent 1 at 5 until 9"), job("adpsgd", optimizer="adamw"),
-        job("adpsgd", schedule="cosine"), job("a2cid2"), job("adpsgd", task="quadratic"),
+        job("adpsgd", schedule="cosine"), job("a2cid2", schedule="warmup:5"), job("adpsgd", task="quadratic"),
         replace(job("adpsgd"), check=True), replace(job("adpsgd"), executor="batched"),
     ):  # fmt: skip
         try:
@@ -174,7 +179,7 @@ class Late(Plain):
     """Looks at the time."""
 
     def on_message(self, src: int, message: Note) -> None:
-        self.x = 1 / self.now * self.x
+        self.x = math.sqrt(self.now) * self.x
 
 
 @pytest.mark.parametrize(

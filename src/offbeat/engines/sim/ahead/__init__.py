@@ -3,7 +3,8 @@
 Where agents wait for nobody, what happens when follows from random streams alone. In the order in which a
 run goes through them, a segment of time at a time:
 
-    reading, placeholders   what an algorithm's class does at its events: states, templates of linear forms
+    reading, placeholders, fields
+                            what an algorithm's class does at its events: states, templates of linear forms
     rhythm, probing         what agents give one another, found out from that; whether a class can be read
     calendars               each agent's gradients and transmissions
     schedule, instants      all of them in order: which transmission is the newest at which gradient
@@ -23,7 +24,8 @@ Who waits for others has no such timetable, but where times follow from one anot
 
 Where agents answer whenever they are asked, events come as in the simulator, but no handler is called:
 
-    machine                 what an agent's class does at an event, as a machine of states
+    machine, numbers        what an agent's class does at an event, as a machine of states; and numbers
+                            that follow from the time
     mailing                 such a run as an engine: its events, and what is recorded
     mail_values             the arithmetic
 

@@ -1,8 +1,9 @@
 """What an agent's class does at an event, as a machine of states: for agents that mail one another.
 
 Its handlers are run on vectors that stand for any, once for each state and what happens in it, and once for
-each answer of the random numbers that they draw. What a handler makes are linear forms of what the agent has,
-the gradient and what it hears; what it asks for are gradients and mail, to the same as any other time.
+each answer to what they ask: random numbers, and how numbers compare that follow from the time (`numbers`).
+What a handler makes are linear forms of what the agent has, the gradient and what it hears; what it asks for
+are gradients and mail, to the same as any other time.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,6 +14,8 @@ from offbeat.core.agent import Agent, Compute, Effect, Send, View
 from offbeat.core.rules import Rule
 from offbeat.core.vector import Scope, Vector
 from offbeat.engines.outbox import vectors
+from offbeat.engines.sim.ahead.fields import Restored, frozen
+from offbeat.engines.sim.ahead.numbers import Function, Number, Program, Question, Stream, Unanswered
 from offbeat.engines.sim.ahead.placeholders import (
     GRADIENT,
     HEARD,
@@ -23,17 +26,13 @@ from offbeat.engines.sim.ahead.placeholders import (
     ZERO,
     Made,
     NotLinear,
-    Restored,
     Source,
     Terms,
-    frozen,
 )
 
 MODEL, ASKED = range(2)  # of a state's vectors: the model, and where its gradient is taken
 NOTHING = -1  # the number of a vector that is zero
 MOST = 500  # states of one machine: an agent that goes through more does not repeat itself
-DRAWS = "choice", "randrange", "randint", "getrandbits"
-"""What may be drawn: numbers that repeat themselves."""
 BEGIN, COMPUTED = "begin", "computed"  # what happens to an agent, beside mail: from whom, and its type
 
 What = str | tuple[int, type]
@@ -57,7 +56,9 @@ class Done:
     Attributes:
         number: of all
         known: how many vectors there were before
-        forms: one after the other, of vectors by their numbers
+        forms: one after the other, of vectors by their numbers, with what, and NOTHING: or, with which of the
+            coefficients that are not always the same
+        counts: the numbers of the state that follows, and those coefficients; None: there are neither
         kept: the vectors of the state that follows
         then: that state
         wrote: whether the model is another; mixed: whether what was heard entered it
@@ -68,7 +69,8 @@ class Done:
 
     number: int
     known: int
-    forms: tuple[tuple[tuple[int, float], ...], ...]
+    forms: tuple[tuple[tuple[int, float, int], ...], ...]
+    counts: Function | None
     kept: tuple[int, ...]
     then: "State"
     wrote: bool
@@ -79,45 +81,16 @@ class Done:
     computes: bool
 
 
-@dataclass(frozen=True, eq=False)
-class Drawn:
-    """What happens next depends on a number that is drawn: by a method of the agent's stream, called so."""
-
-    method: str
-    args: tuple[Any, ...]
-    after: dict[Any, "Done | Drawn"] = field(default_factory=dict)
-
-
 @dataclass(eq=False)
 class State:
-    """What an agent is between two handlers: its fields, pickled; how many vectors; what becomes of it."""
+    """What an agent is between two handlers: its fields, pickled; how many vectors, and numbers that are not
+    known; what becomes of it.
+    """
 
     fields: bytes
     many: int
-    after: "dict[What, Done | Drawn]" = field(default_factory=dict)
-
-
-class _Asks(Exception):
-    """A handler draws a number."""
-
-
-class _Stream:
-    """In place of an agent's random stream: gives these answers, one at a call, then asks."""
-
-    def __init__(self, answers: Sequence[Any]) -> None:
-        self._answers, self.asks = [*answers], tuple[Any, ...]()
-
-    def __getattr__(self, method: str) -> Callable[..., Any]:
-        if method not in DRAWS:
-            raise NotLinear(f"it draws by {method}, whose numbers do not repeat themselves")
-
-        def draw(*args: Any) -> Any:
-            if self._answers:
-                return self._answers.pop(0)
-            self.asks = method, args
-            raise _Asks
-
-        return draw
+    numbers: int = 0
+    after: "dict[What, Done | Question]" = field(default_factory=dict)
 
 
 class Machine:
@@ -138,18 +111,18 @@ class Machine:
         self.start = State(b"", 1)
         self._states, self._places = dict[bytes, State](), list[Vector]()
 
-    def look(self, state: State, what: What, answers: Sequence[Any]) -> Done | Drawn:
-        """What becomes of a state when that happens, if these numbers are drawn."""
-        agent, heard = self._restored(state), self._heard(what)
+    def look(self, state: State, what: What, answers: Sequence[Any]) -> Done | Question:
+        """What becomes of a state when that happens, if what its handler asks is answered so."""
+        program = Program(answers, state.numbers)
+        agent, heard = self._restored(state, program), self._heard(what)
         names = {id(self._places[k]): (STATE, k) for k in range(state.many)}
         names |= {id(v): (GRADIENT if what == COMPUTED else HEARD, f) for f, v in enumerate(heard)}
-        agent.rng = stream = _Stream(answers)  # type: ignore[assignment]
         with Scope() as scope:
             try:
                 self._call(agent, what, heard)
-                found: Done | Drawn = self._made(agent, state, names)
-            except _Asks:
-                found = Drawn(*stream.asks)
+                found: Done | Question = self._made(agent, state, program, names)
+            except Unanswered as stop:
+                found = stop.question
             finally:
                 for v in filter(None, [ref() for ref in scope.born]):
                     v._parts = UNKNOWN
@@ -170,7 +143,7 @@ class Machine:
             return [Vector(UNKNOWN)] * (what == COMPUTED)
         return [Vector(UNKNOWN) for _ in fields(what[1])]
 
-    def _restored(self, state: State) -> Agent:
+    def _restored(self, state: State, program: Program) -> Agent:
         """An agent in that state; its vectors are the first of `_places`."""
         while len(self._places) < state.many:
             self._places.append(Vector(UNKNOWN))
@@ -178,13 +151,14 @@ class Machine:
         if state is self.start:
             agent = self._new()
             agent.join(me, n, self._places[MODEL], view, self._rule(), UNSEEN)
-            agent.now = UNSEEN
         else:
             agent = object.__new__(type(self._new()))
-            agent.__dict__.update(Restored(state.fields, agent, view, self._places, []).load())
+            restored = Restored(state.fields, agent, view, self._places, numbers=program.numbers)
+            agent.__dict__.update(restored.load())
+        agent.now, agent.rng = program.now, Stream(program)  # type: ignore[assignment]
         return agent
 
-    def _made(self, agent: Agent, state: State, names: dict[int, Source]) -> Done:
+    def _made(self, agent: Agent, state: State, program: Program, names: dict[int, Source]) -> Done:
         """What the handler has just made."""
         made, model, effects = Made(names), agent.model, agent.drain()
         mixed, was = bool(made.heard(model)), made.source(model)
@@ -194,7 +168,7 @@ class Machine:
         places, kept = dict[int, int](), [was, *(asked or [(STATE, min(ASKED, state.many - 1))])]
         mail = [self._mail(made, effect, was) for effect in effects]
         places[id(model)] = MODEL
-        agent.rng = UNSEEN
+        agent.now = agent.rng = UNSEEN
 
         def name(v: Vector) -> tuple[str, int, int]:
             if id(v) not in places:
@@ -204,11 +178,14 @@ class Machine:
                     raise NotLinear("it keeps a letter, whose version would count as its own")
             return "v", places[id(v)], 0
 
-        pickled = frozen(agent, name)
+        pickled, numbers = frozen(agent, name)
         if len(self._states) > MOST:
             raise NotLinear(f"what an agent does has not repeated itself after {MOST} states")
-        then = self._states.setdefault(pickled, State(pickled, len(kept)))
-        return self._found(state, len(names) - state.many, made, then, was[0] == MADE, mixed, kept, mail)
+        then = self._states.setdefault(pickled, State(pickled, len(kept), len(numbers)))
+        varies = {c.name: c for terms in made.forms for *_, c in terms if isinstance(c, Number)}
+        counts = program.function(numbers, [*varies.values()]) if numbers or varies else None
+        heard, wrote = len(names) - state.many, was[0] == MADE
+        return self._found(state, heard, made, [*varies], counts, then, wrote, mixed, kept, mail)
 
     def _mail(self, made: Made, effect: Effect, model: Source) -> tuple[Send, list[Source]] | None:
         """What is given away, and its vectors; None: it asks for a gradient."""
@@ -223,8 +200,9 @@ class Machine:
         return effect, sources
 
     def _found(
-        self, state: State, heard: int, made: Made, then: State, wrote: bool, mixed: bool,
-        kept: Sequence[Source], mail: Sequence[tuple[Send, list[Source]] | None],
+        self, state: State, heard: int, made: Made, varies: Sequence[str], counts: Function | None,
+        then: State, wrote: bool, mixed: bool, kept: Sequence[Source],
+        mail: Sequence[tuple[Send, list[Source]] | None],
     ) -> Done:  # fmt: skip
         """The same with numbers in place of sources."""
 
@@ -235,7 +213,7 @@ class Machine:
             return which + (0 if what == STATE else state.many if what in (GRADIENT, HEARD) else beyond)
 
         beyond = state.many + heard
-        forms = tuple([_numbered(terms, number) for terms in made.forms])
+        forms = tuple([_numbered(terms, number, varies) for terms in made.forms])
         effects = [
             None if each is None
             else Mail(each[0].to, type(each[0].message), tuple([number(source) for source in each[1]]))
@@ -244,10 +222,19 @@ class Machine:
         gives = tuple([each for each in effects if each is None or each.to])
         numbers = tuple(map(number, kept))
         same, computes = numbers == tuple(range(state.many)), None in gives
-        done = Done(len(self._done), beyond, forms, numbers, then, wrote, mixed, gives, same, computes)
+        done = Done(
+            len(self._done), beyond, forms, counts, numbers, then, wrote, mixed, gives, same, computes
+        )
         self._done.append(done)
         return done
 
 
-def _numbered(terms: Terms, number: Callable[[Source], int]) -> tuple[tuple[int, float], ...]:
-    return tuple([(number((what, which)), float(c)) for what, which, c in terms])
+def _numbered(
+    terms: Terms, number: Callable[[Source], int], varies: Sequence[str]
+) -> tuple[tuple[int, float, int], ...]:
+    """Terms, by the numbers of their vectors; of coefficients that vary which they are."""
+
+    def scale(c: Any) -> tuple[float, int]:
+        return (0.0, varies.index(c.name)) if isinstance(c, Number) else (float(c), NOTHING)
+
+    return tuple([(number((what, which)), *scale(c)) for what, which, c in terms])

@@ -11,15 +11,16 @@ from offbeat.core.system.streams import BufferedStream, Purpose
 from offbeat.core.vector import Parts
 from offbeat.engines.sim.ahead.instants import NoTimetable
 from offbeat.engines.sim.ahead.machine import NOTHING, Done
-from offbeat.engines.sim.ahead.timetable import Ints, begin_of, ranges
+from offbeat.engines.sim.ahead.timetable import Floats, Ints, begin_of, ranges
 from offbeat.tasks.task import Task
 
 INITIAL, NONE = range(2)  # values: what all start from, and zero
 
 
 class Made:
-    """All that handlers make, as arrays: of each where its forms begin, and how many vectors there were
-    before; of each form where its terms begin; of each term which vector, by number, and with what.
+    """All that handlers make, as arrays: of each where its forms begin, how many vectors there were before
+    and how many coefficients vary; of each form where its terms begin; of each term which vector, by number,
+    and with what, or with which of these coefficients.
     """
 
     def __init__(self, done: Sequence[Done]) -> None:
@@ -27,8 +28,11 @@ class Made:
         self.forms = begin_of(np.array([len(each.forms) for each in done], dtype=np.int64))
         self.known = np.array([each.known for each in done], dtype=np.int64)
         self.terms = begin_of(np.array([len(form) for form in forms], dtype=np.int64))
-        self.place = np.array([k for form in forms for k, _ in form], dtype=np.int64)
-        self.scale = np.array([c for form in forms for _, c in form], dtype=np.float64)
+        self.place = np.array([k for form in forms for k, _, _ in form], dtype=np.int64)
+        self.scale = np.array([c for form in forms for _, c, _ in form], dtype=np.float64)
+        self.varies = np.array([c for form in forms for _, _, c in form], dtype=np.int64)
+        most = [max([c for form in each.forms for _, _, c in form], default=NOTHING) for each in done]
+        self.numbers = np.array(most, dtype=np.int64) + 1
 
 
 class MailValues:
@@ -57,7 +61,7 @@ class MailValues:
     def _anew(self, many: int) -> None:
         self.many, self._steps, self._first, self._known = many, list[int](), list[int](), list[int]()
         self._taken, self._asked, self._agents = list[int](), list[int](), list[int]()
-        self._at = list[int]()
+        self._at, self._coefficients = list[int](), list[float]()
 
     # -- what is noted -----------------------------------------------------------------------------
 
@@ -71,11 +75,12 @@ class MailValues:
         self.many = made + 1
         return made
 
-    def step(self, done: int, known: Sequence[int], forms: int) -> range:
-        """The values that a handler makes of these."""
+    def step(self, done: int, known: Sequence[int], forms: int, coefficients: Sequence[float] = ()) -> range:
+        """The values that a handler makes of these, with the coefficients that vary."""
         made = self.many
         self._steps.append(done)
         self._known += known
+        self._coefficients += coefficients
         self._first.append(made)
         self.many = made + forms
         return range(made, self.many)
@@ -97,6 +102,7 @@ class MailValues:
         value = first[step] + form - made.forms[steps[step]]
         which, term = ranges(made.terms[form], made.terms[form + 1])
         source = self._sources(steps, first, step[which], made.place[term])
+        scale = self._scales(steps, step[which], term)
         last = np.zeros(self.many, dtype=np.int64)  # the step after which a value is not needed
         np.maximum.at(last, source, step[which])
         np.maximum.at(last, value, step)
@@ -106,7 +112,7 @@ class MailValues:
         last[kept] = total + 1
         row = self._give_rows(np.concatenate([taken, value]), np.concatenate([at, step]), last, total)
         begin = begin_of(np.diff(made.forms)[steps])
-        forms = kernel.Forms(row[value], begin_of(np.diff(made.terms)[form]), row[source], made.scale[term])
+        forms = kernel.Forms(row[value], begin_of(np.diff(made.terms)[form]), row[source], scale)
         index = [self._samples[i]() for i in self._agents]
         m = len(taken)
         program = kernel.Program(
@@ -130,6 +136,14 @@ class MailValues:
         source[before] = np.array(self._known, dtype=np.int64)[begin[step[before]] + place[before]]
         source[place == NOTHING] = NONE
         return source
+
+    def _scales(self, steps: Ints, step: Ints, term: Ints) -> Floats:
+        """Of terms of these steps, with what: always the same, or what was noted."""
+        scale, which = self._made.scale[term], self._made.varies[term]
+        varies = which != NOTHING
+        begin = begin_of(self._made.numbers[steps])[step[varies]]
+        scale[varies] = np.array(self._coefficients, dtype=np.float64)[begin + which[varies]]
+        return scale
 
     def _give_rows(self, values: Ints, born: Ints, last: Ints, total: int) -> Ints:
         """A row for each value: those of what is not needed any more are given to others."""

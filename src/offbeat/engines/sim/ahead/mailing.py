@@ -12,14 +12,15 @@ from typing import Any
 import numpy as np
 
 from offbeat.core.agent import Agent, View
-from offbeat.core.rules import Rule
+from offbeat.core.rules import Rule, Scheduled
 from offbeat.core.system.streams import BufferedStream, Purpose, python_stream
 from offbeat.core.vector import Parts, Vector
 from offbeat.engines.events import GradientDone, MailReceived, Started
 from offbeat.engines.recorder import Recorder
 from offbeat.engines.sim.ahead.instants import NoTimetable
-from offbeat.engines.sim.ahead.machine import ASKED, BEGIN, COMPUTED, Done, Drawn, Machine, Mail, What
+from offbeat.engines.sim.ahead.machine import ASKED, BEGIN, COMPUTED, Done, Machine, Mail, What
 from offbeat.engines.sim.ahead.mail_values import INITIAL, NONE, MailValues
+from offbeat.engines.sim.ahead.numbers import Function, Question
 from offbeat.engines.sim.ahead.placeholders import NotLinear
 from offbeat.engines.sim.ahead.rhythm import seen
 from offbeat.engines.sim.heap import DELIVERY, GRADIENT
@@ -61,6 +62,8 @@ class MailRun:
         world: World,
         keep_trace: bool,
     ) -> None:
+        if isinstance(new_rule(), Scheduled):  # it counts its steps: each is another state
+            raise NoTimetable
         n, seed, views, initial = topology.n, world.seed, topology.views(), task.initial()
         self.n, self.now, self._wave, self._number = n, 0.0, 0, 0
         self._rng = [python_stream(seed, Purpose.ALGORITHM, i) for i in range(n)]
@@ -79,6 +82,7 @@ class MailRun:
         self._values = MailValues(task, n, seed, self._done)
         self._states = [machine.start for machine in self._machines]
         self._own = [[INITIAL] for _ in range(n)]  # of each agent the values that its state has
+        self._numbers: list[Sequence[float]] = [() for _ in range(n)]  # and the numbers
         self._versions, self.steps = [0] * n, [0] * n
         self._outbox: list[deque[Letter]] = [deque() for _ in range(n)]
         self._busy, self._carried = [False] * n, dict[tuple[int, tuple[int, ...]], int]()
@@ -165,12 +169,14 @@ class MailRun:
         done = self._states[i].after.get(what)
         if done.__class__ is not Done:
             done = self._found(i, what, done)
-        own, values = self._own[i], self._values
+        own, values, varies = self._own[i], self._values, ()
         self._states[i] = done.then
+        if done.counts is not None:
+            self._numbers[i], varies = self._counted(i, done.counts)
         if done.forms or not done.same:
             known = [*own, *heard]
             if done.forms:
-                known += values.step(done.number, known, len(done.forms))
+                known += values.step(done.number, known, len(done.forms), varies)
             known.append(NONE)
             self._own[i] = [known[k] for k in done.kept]
         if done.wrote:
@@ -184,22 +190,30 @@ class MailRun:
             else:
                 self._give(i, effect, [known[k] for k in effect.vectors])
 
-    def _found(self, i: int, what: What, node: Done | Drawn | None) -> Done:
-        """What an agent makes, where that is not known, or depends on what it draws."""
+    def _found(self, i: int, what: What, node: Done | Question | None) -> Done:
+        """What an agent makes, where that is not known, or depends on what its handler asks."""
         machine, state, answers = self._machines[i], self._states[i], list[Any]()
         try:
             if node is None:
                 node = state.after[what] = machine.look(state, what, answers)
-            while isinstance(node, Drawn):
-                answers.append(getattr(self._rng[i], node.method)(*node.args))
-                if answers[-1] not in node.after:
-                    node.after[answers[-1]] = machine.look(state, what, answers)
-                node = node.after[answers[-1]]
-        except NotLinear:
+            while not isinstance(node, Done):
+                answer = node.answer(self._rng[i], self.now, self._numbers[i])
+                answers.append(answer)
+                if answer not in node.after:
+                    node.after[answer] = machine.look(state, what, answers)
+                node = node.after[answer]
+        except (NotLinear, ArithmeticError):  # the simulator calls the handler, and says what is wrong
             raise NoTimetable from None
         if len(self._done) > WORTH[0] and len(self._done) * WORTH[1] > self._number:
             raise NoTimetable
         return node
+
+    def _counted(self, i: int, counts: Function) -> Any:
+        """What follows from the time and the numbers of an agent."""
+        try:
+            return counts(self.now, self._numbers[i])
+        except ArithmeticError:
+            raise NoTimetable from None
 
     def _give(self, i: int, mail: Mail, vectors: list[int]) -> None:
         """Letters begin to leave, or wait until those before have left."""

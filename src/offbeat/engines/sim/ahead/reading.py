@@ -20,6 +20,7 @@ from offbeat.core.rules import Rule, Scheduled
 from offbeat.core.schedules import Schedule
 from offbeat.core.vector import Scope, Vector
 from offbeat.engines.outbox import vectors
+from offbeat.engines.sim.ahead.fields import Restored, frozen
 from offbeat.engines.sim.ahead.placeholders import (
     GRADIENT,
     HEARD,
@@ -30,11 +31,9 @@ from offbeat.engines.sim.ahead.placeholders import (
     ZERO,
     Made,
     NotLinear,
-    Restored,
     SharedRule,
     Source,
     Terms,
-    frozen,
     late_bound,
 )
 
@@ -300,7 +299,7 @@ class Reading:
                 cells.append(made.cell(v))
             return "v", order[id(v)], 0
 
-        fields = frozen(agent, name)
+        fields, _ = frozen(agent, name)
         if len(self._states) > MOST:
             raise NotSoon(f"what an agent does has not repeated itself after {MOST:,} states")
         then = self._states.setdefault(fields, State(fields, len(cells)))
