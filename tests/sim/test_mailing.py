@@ -17,9 +17,9 @@ from offbeat.core.rules import SGD
 from offbeat.core.vector import Vector
 from offbeat.engines.sim.ahead import mailing
 from offbeat.engines.sim.ahead.instants import NoTimetable
-from offbeat.engines.sim.ahead.machine import BEGIN, COMPUTED, Done, Machine
+from offbeat.engines.sim.ahead.machine import BEGIN, COMPUTED, Machine
 from offbeat.engines.sim.ahead.mailing import MailRun
-from offbeat.engines.sim.ahead.numbers import Drawn
+from offbeat.engines.sim.ahead.numbers import Drawn, Question
 from offbeat.engines.sim.ahead.placeholders import NotLinear
 from offbeat.engines.sim.simulator import Simulator
 from offbeat.experiments.experiment import Experiment
@@ -182,6 +182,11 @@ class Late(Plain):
         self.x = math.sqrt(self.now) * self.x
 
 
+def nothing(question: Question) -> None:
+    """Is asked."""
+    pytest.fail(f"{question} was asked")
+
+
 @pytest.mark.parametrize(
     ("kind", "why"),
     [
@@ -191,23 +196,28 @@ class Late(Plain):
 )  # fmt: skip
 def test_what_would_be_wrong_is_found_out(kind: Callable[[], Agent], why: str) -> None:
     machine = Machine(kind, partial(SGD, 0.1), 2, 5, build("ring", 5).views()[2], [])
-    begun = machine.look(machine.start, BEGIN, [])
-    assert isinstance(begun, Done)
+    begun = machine.look(machine.start, BEGIN, [], nothing)
     with pytest.raises(NotLinear, match=why):
-        machine.look(begun.then, (1, Note), [])
+        machine.look(begun.then, (1, Note), [], nothing)
 
 
 def test_what_is_drawn_is_asked_for_and_then_known() -> None:
     """Agent 2 of a ring asks one of its neighbours, and is in another state for each."""
     machine = Machine(find("adpsgd").new, partial(SGD, 0.1), 2, 5, build("ring", 5).views()[2], [])
-    asked = machine.look(machine.start, BEGIN, [])
-    assert isinstance(asked, Drawn) and (asked.method, asked.args) == ("choice", ((1, 3),))
-    one, other, again = (machine.look(machine.start, BEGIN, [j]) for j in (1, 3, 1))
-    assert isinstance(one, Done) and isinstance(other, Done) and isinstance(again, Done)
+    asked = list[Question]()
+
+    def ask(question: Question) -> int:
+        asked.append(question)
+        return 1
+
+    one = machine.look(machine.start, BEGIN, [], ask)
+    (question,) = asked
+    assert isinstance(question, Drawn) and (question.method, question.args) == ("choice", ((1, 3),))
+    other, again = (machine.look(machine.start, BEGIN, [j], nothing) for j in (3, 1))
     assert one.then is not other.then and one.then is again.then
     assert one.computes and [mail.to for mail in one.effects if mail] == [(1,)]
-    waits = machine.look(one.then, COMPUTED, [])
-    assert isinstance(waits, Done) and not waits.forms and not waits.wrote and not waits.effects
+    waits = machine.look(one.then, COMPUTED, [], nothing)
+    assert not waits.forms and not waits.wrote and not waits.effects
 
 
 def test_of_the_table_these_meet() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from test_mailing import Note, Plain, job
+from test_mailing import Note, Plain, job, nothing
 
 from offbeat.algorithms import find
 from offbeat.core.agent import Agent
@@ -143,12 +143,12 @@ def test_what_is_no_number_is_left_to_the_simulator(kind: type[Agent]) -> None:
 )  # fmt: skip
 def test_what_cannot_be_done_without_the_number_is_found_out(use: Callable[[Any], Any]) -> None:
     with pytest.raises(NotLinear):
-        use(Program([], 0).now)
+        use(Program(0, [], nothing).now)
 
 
 def test_a_program_counts_as_python_does() -> None:
     """The operations of a handler in their order, with its constants to the bit."""
-    program = Program([True], 2)
+    program = Program(2, [True], nothing)
 
     def handler(t: Any, a: Any, b: Any) -> tuple[Any, ...]:
         c = -t / 3 * (a - 1e300) + math.pi**b

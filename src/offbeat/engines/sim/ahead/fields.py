@@ -12,6 +12,10 @@ from offbeat.core.vector import Vector
 from offbeat.engines.sim.ahead.numbers import Number
 from offbeat.engines.sim.ahead.placeholders import UNSEEN, NotLinear, Round
 
+PLAIN = frozenset(
+    (str, int, float, bool, type(None), list, tuple, dict)
+)  # most of what there is: has no name
+
 
 class Fields(pickle.Pickler):
     """Writes the fields of an agent, with names for vectors.
@@ -29,6 +33,8 @@ class Fields(pickle.Pickler):
         self._known = {id(known): (named, 0, 0) for known, named in names}
 
     def persistent_id(self, obj: Any) -> tuple[str, int, int] | None:
+        if type(obj) in PLAIN:
+            return None
         if isinstance(obj, Round):
             return "round", obj - self._round, 0
         if isinstance(obj, Number):

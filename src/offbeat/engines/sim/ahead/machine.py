@@ -15,7 +15,7 @@ from offbeat.core.rules import Rule
 from offbeat.core.vector import Scope, Vector
 from offbeat.engines.outbox import vectors
 from offbeat.engines.sim.ahead.fields import Restored, frozen
-from offbeat.engines.sim.ahead.numbers import Function, Number, Program, Question, Stream, Unanswered
+from offbeat.engines.sim.ahead.numbers import Function, Number, Program, Question, Stream
 from offbeat.engines.sim.ahead.placeholders import (
     GRADIENT,
     HEARD,
@@ -108,25 +108,26 @@ class Machine:
         done: list[Done],
     ) -> None:  # fmt: skip
         self._new, self._rule, self._place, self._done = new_agent, new_rule, (me, n, view), done
-        self.start = State(b"", 1)
+        self.start, self._kind = State(b"", 1), type(new_agent())
         self._states, self._places = dict[bytes, State](), list[Vector]()
 
-    def look(self, state: State, what: What, answers: Sequence[Any]) -> Done | Question:
-        """What becomes of a state when that happens, if what its handler asks is answered so."""
-        program = Program(answers, state.numbers)
+    def look(self, state: State, what: What, answers: Sequence[Any], ask: Callable[[Question], Any]) -> Done:
+        """What becomes of a state when that happens, if what its handler asks first is answered so.
+
+        Args:
+            ask: answers what it asks then
+        """
+        program = Program(state.numbers, answers, ask)
         agent, heard = self._restored(state, program), self._heard(what)
         names = {id(self._places[k]): (STATE, k) for k in range(state.many)}
         names |= {id(v): (GRADIENT if what == COMPUTED else HEARD, f) for f, v in enumerate(heard)}
         with Scope() as scope:
             try:
                 self._call(agent, what, heard)
-                found: Done | Question = self._made(agent, state, program, names)
-            except Unanswered as stop:
-                found = stop.question
+                return self._made(agent, state, program, names)
             finally:
                 for v in filter(None, [ref() for ref in scope.born]):
                     v._parts = UNKNOWN
-        return found
 
     def _call(self, agent: Agent, what: What, heard: Sequence[Vector]) -> None:
         if not isinstance(what, str):
@@ -152,7 +153,7 @@ class Machine:
             agent = self._new()
             agent.join(me, n, self._places[MODEL], view, self._rule(), UNSEEN)
         else:
-            agent = object.__new__(type(self._new()))
+            agent = object.__new__(self._kind)
             restored = Restored(state.fields, agent, view, self._places, numbers=program.numbers)
             agent.__dict__.update(restored.load())
         agent.now, agent.rng = program.now, Stream(program)  # type: ignore[assignment]

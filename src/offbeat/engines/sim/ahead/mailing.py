@@ -192,18 +192,27 @@ class MailRun:
 
     def _found(self, i: int, what: What, node: Done | Question | None) -> Done:
         """What an agent makes, where that is not known, or depends on what its handler asks."""
-        machine, state, answers = self._machines[i], self._states[i], list[Any]()
-        try:
-            if node is None:
-                node = state.after[what] = machine.look(state, what, answers)
-            while not isinstance(node, Done):
-                answer = node.answer(self._rng[i], self.now, self._numbers[i])
-                answers.append(answer)
-                if answer not in node.after:
-                    node.after[answer] = machine.look(state, what, answers)
-                node = node.after[answer]
-        except (NotLinear, ArithmeticError):  # the simulator calls the handler, and says what is wrong
-            raise NoTimetable from None
+        places, key, answers = self._states[i].after, what, list[Any]()
+
+        def ask(question: Question) -> Any:
+            nonlocal places, key
+            try:
+                answer = question.answer(self._rng[i], self.now, self._numbers[i])
+            except ArithmeticError:  # the simulator calls the handler, and says what is wrong
+                raise NoTimetable from None
+            places[key] = question
+            places, key = question.after, answer
+            return answer
+
+        while node is not None and not isinstance(node, Done):
+            answers.append(ask(node))
+            node = places.get(key)
+        if node is None:
+            try:
+                node = self._machines[i].look(self._states[i], what, answers, ask)
+            except NotLinear:
+                raise NoTimetable from None
+            places[key] = node
         if len(self._done) > WORTH[0] and len(self._done) * WORTH[1] > self._number:
             raise NoTimetable
         return node

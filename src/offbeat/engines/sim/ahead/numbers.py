@@ -45,34 +45,26 @@ class Asked:
 Question = Drawn | Asked
 
 
-class Unanswered(Exception):
-    """A handler has come to a question."""
-
-    def __init__(self, question: Question) -> None:
-        super().__init__()
-        self.question = question
-
-
 class Program:
-    """What a handler does with numbers, in order; its questions have these answers, one after the other.
+    """What a handler does with numbers, in order.
 
     Args:
         numbers: how many the agent has
+        answers: to its first questions, one after the other
+        ask: answers what it asks beyond these
 
     Attributes:
         now, numbers: what stands for the time, and for these
     """
 
-    def __init__(self, answers: Sequence[Any], numbers: int) -> None:
-        self._answers, self._lines = [*answers], list[str]()
+    def __init__(self, numbers: int, answers: Sequence[Any], ask: Callable[[Question], Any]) -> None:
+        self._answers, self._ask, self._lines = [*answers], ask, list[str]()
         self.now = Number(self, "t")
         self.numbers = [Number(self, f"N[{k}]") for k in range(numbers)]
 
     def ask(self, question: Callable[[], Question]) -> Any:
-        """The answer. Raises Unanswered if there is none yet."""
-        if not self._answers:
-            raise Unanswered(question())
-        return self._answers.pop(0)
+        """The answer."""
+        return self._answers.pop(0) if self._answers else self._ask(question())
 
     def holds(self, what: str) -> bool:
         """The answer to whether it does."""
