@@ -23,7 +23,7 @@ from offbeat.engines.sim.ahead.numbers import Drawn, Question
 from offbeat.engines.sim.ahead.placeholders import NotLinear
 from offbeat.engines.sim.simulator import Simulator
 from offbeat.experiments.experiment import Experiment
-from offbeat.experiments.runs import Job, engines, run_one
+from offbeat.experiments.runs import Job, engines, run_one, simulator
 from offbeat.experiments.setup import prepare
 from offbeat.world.topology import build
 
@@ -180,6 +180,41 @@ class Late(Plain):
 
     def on_message(self, src: int, message: Note) -> None:
         self.x = math.sqrt(self.now) * self.x
+
+
+def both(kind: type[Agent], **settings: Any) -> tuple[MailRun, Simulator]:
+    """Two engines that are to make the same."""
+    made = replace(job("adpsgd", **settings), executor="event-by-event")
+    made = Job(made.setup, find(kind), made.lr, made.executor)
+    setup = made.setup
+    rule, world = (lambda: setup.steps.rule(made.lr)), (setup.topology, setup.task, setup.world)
+    return MailRun(made.spec.new, rule, *world, keep_trace=True), simulator(made)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Another."""
+
+    x: Vector
+
+
+class Answers(Plain):
+    """With its model, as it is, and nothing else."""
+
+    def on_message(self, src: int, message: Note | Answer) -> None:
+        if isinstance(message, Note):
+            self.send(src, Answer(self.x))
+        else:
+            self.x = 0.5 * (self.x + message.x)
+
+
+def test_who_answers_with_what_it_has_is_the_simulators() -> None:
+    mine, oracle = both(Answers)
+    for engine in (mine, oracle):
+        engine.start()
+        engine.run(20.0)
+    assert mine.traced().digest() == oracle.traced().digest()
+    assert all(a.equal(b) for a, b in zip(mine.everybody(), oracle.everybody(), strict=True))
 
 
 def nothing(question: Question) -> None:

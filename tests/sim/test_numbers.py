@@ -3,14 +3,13 @@
 import copy
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import pytest
-from test_mailing import Note, Plain, job, nothing
+from test_mailing import Note, Plain, both, nothing
 
-from offbeat.algorithms import find
 from offbeat.core.agent import Agent
 from offbeat.core.errors import ContractError
 from offbeat.core.vector import Vector
@@ -19,8 +18,6 @@ from offbeat.engines.sim.ahead.machine import Done
 from offbeat.engines.sim.ahead.mailing import MailRun
 from offbeat.engines.sim.ahead.numbers import Asked, Drawn, Program
 from offbeat.engines.sim.ahead.placeholders import UNKNOWN, NotLinear
-from offbeat.engines.sim.simulator import Simulator
-from offbeat.experiments.runs import Job, simulator
 
 
 @dataclass
@@ -64,15 +61,6 @@ class Many(Ages):
     def give(self) -> None:
         if self.rng.randrange(3) and self.now - self.mean > self.rng.randint(1, 3):
             super().give()
-
-
-def both(kind: type[Agent], **settings: Any) -> tuple[MailRun, Simulator]:
-    """Two engines that are to make the same."""
-    made = replace(job("adpsgd", **settings), executor="event-by-event")
-    made = Job(made.setup, find(kind), made.lr, made.executor)
-    setup = made.setup
-    rule, world = (lambda: setup.steps.rule(made.lr)), (setup.topology, setup.task, setup.world)
-    return MailRun(made.spec.new, rule, *world, keep_trace=True), simulator(made)
 
 
 def questions(run: MailRun) -> Iterator[Asked | Drawn]:

@@ -63,7 +63,7 @@ class Done:
         then: that state
         wrote: whether the model is another; mixed: whether what was heard entered it
         effects: in their order: mail, or None for a gradient
-        same: whether the state that follows has the vectors of that before
+        idle: whether no vector is made or sent, and the state that follows has those of that before
         computes: whether it asks for a gradient
     """
 
@@ -77,7 +77,7 @@ class Done:
     mixed: bool
     effects: tuple[Mail | None, ...]
 
-    same: bool
+    idle: bool
     computes: bool
 
 
@@ -222,9 +222,9 @@ class Machine:
         ]  # fmt: skip
         gives = tuple([each for each in effects if each is None or each.to])
         numbers = tuple(map(number, kept))
-        same, computes = numbers == tuple(range(state.many)), None in gives
+        idle = not forms and not any(gives) and numbers == tuple(range(state.many))
         done = Done(
-            len(self._done), beyond, forms, counts, numbers, then, wrote, mixed, gives, same, computes
+            len(self._done), beyond, forms, counts, numbers, then, wrote, mixed, gives, idle, None in gives
         )
         self._done.append(done)
         return done

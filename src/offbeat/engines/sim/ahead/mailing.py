@@ -173,7 +173,7 @@ class MailRun:
         self._states[i] = done.then
         if done.counts is not None:
             self._numbers[i], varies = self._counted(i, done.counts)
-        if done.forms or not done.same:
+        if not done.idle:
             known = [*own, *heard]
             if done.forms:
                 known += values.step(done.number, known, len(done.forms), varies)
