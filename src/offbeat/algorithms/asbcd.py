@@ -21,7 +21,7 @@ class ASBCD(Agent):
         x_i <- x_i - lr [g_i(xhat_i)]_i,   xhat_i = (newest x_1, ..., newest x_n) when the gradient began
 
     Paper -> code: block i of the model -> `piece(x, n, i)`, one of n pieces of almost one length; xhat_i ->
-    `x`, put together from the own block and those heard by the time when the gradient before it is done.
+    `x`, put together from the own block and the newest of others when the gradient before it is done.
 
     Everybody hears everybody, whatever the graph is. The block of an agent that crashed stays as it was until
     it returns.
@@ -45,7 +45,6 @@ class ASBCD(Agent):
         mine = piece(self.x, n, me) - piece(self.rule(g), n, me)
         self.publish((*range(me), *range(me + 1, n)), Block(mine))
         self.x = replaced(self.x, n, {**self.heard, me: mine}, of=tuple(self.heard.values()))
-        self.heard = {}
         self.compute(self.x)
 
     def on_view(self, view: View) -> None:
