@@ -113,8 +113,8 @@ def ours(worlds: Sequence[Setup], algorithm: str) -> float:
 
 def schedule(p: Setup, algorithm: str) -> Schedule:
     """What is known of a run before any arithmetic."""
-    size = 4 * CLASSES * (FEATURES + 1)
-    return Schedule(readings(find(algorithm).new, lambda: SGD(0.01), p.topology.views()), p.world, size)
+    (model,) = p.task.initial()
+    return Schedule(readings(find(algorithm).new, lambda: SGD(0.01), p.topology.views(), model), p.world)
 
 
 def timing(worlds: Sequence[Setup], algorithm: str) -> float:

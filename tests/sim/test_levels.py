@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from setups import FREE, GRAPHS, TABLES, WORLDS, prepared, same, schedule_of
@@ -21,10 +22,11 @@ from offbeat.engines.sim.ahead import levels
 from offbeat.engines.sim.ahead.instants import NoTimetable
 from offbeat.engines.sim.ahead.placeholders import GRADIENT, HEARD, STATE
 from offbeat.engines.sim.ahead.probing import why_not_read
-from offbeat.engines.sim.ahead.reading import MODEL, Reading
+from offbeat.engines.sim.ahead.reading import Reading
 from offbeat.engines.sim.ahead.rhythm import readings
 from offbeat.engines.sim.ahead.schedule import Schedule
 from offbeat.engines.sim.ahead.scheduled import ScheduledRun
+from offbeat.engines.sim.ahead.states import MODEL
 from offbeat.engines.sim.ahead.timetable import Timetable
 from offbeat.engines.sim.executors import WIDEST
 from offbeat.experiments.runs import Job, run_many, run_one, simulator
@@ -84,7 +86,7 @@ STEPS = (
     [
         *((name, {"case": "combined", "task": "digits"}) for name in FREE),
         *((name, w) for name in ("adsgd", "adsgd:memory-efficient", "rfast") for w in OTHER_WORLDS),
-        *((name, steps | {"case": "combined"}) for name in ("adsgd", "rfast") for steps in STEPS),
+        *((name, steps | {"case": "combined"}) for name in ("adsgd", "rfast", "asbcd") for steps in STEPS),
     ],
 )
 def test_all_executors_give_the_same_run(name: str, changed: dict[str, Any]) -> None:
@@ -147,7 +149,6 @@ def test_what_cannot_be_run_by_levels_is_refused_first() -> None:
     for name, why in [
         ("rasgp", "gives numbers away"),
         ("prox-dgd:l1=0.1", "makes a function of its numbers"),
-        ("asbcd", "cuts a vector into pieces"),
     ]:
         with pytest.raises(SettingError, match=f"{name} cannot be run by levels: .*{why}"):
             offbeat.compare(name, **common)
@@ -159,7 +160,7 @@ def test_what_cannot_be_run_by_levels_is_refused_first() -> None:
 
 def reading(name: str, rule: Rule, graph: str = "ring") -> Reading:
     """That of agent 2 of five."""
-    found, _ = readings(find(name).new, lambda: rule, build(graph, 5).views())
+    found, _ = readings(find(name).new, lambda: rule, build(graph, 5).views(), torch.zeros(12))
     return found[2]
 
 
@@ -168,7 +169,7 @@ def test_the_forms_are_read_off_the_class() -> None:
     w = 1 / 3
     adsgd, atc, swift = (reading(name, SGD(0.25)) for name in ("adsgd", "dgd-atc", "swift:every=2"))
     alone = adsgd.gradient(adsgd.start)
-    both = adsgd.gradient(adsgd.hear(adsgd.hear(alone.then, 0).then, 1).then)
+    both = adsgd.gradient(adsgd.hear(alone.then, (0, 1)).then)
     (terms,) = both.cells
     assert [what[:2] for what in terms] == [(HEARD, 0), (STATE, MODEL), (HEARD, 1), (GRADIENT, 0)]
     assert [c for _, _, c in terms] == pytest.approx([w, w, w, -0.25])
@@ -187,10 +188,10 @@ def test_sums_and_shares_are_vectors_of_the_state() -> None:
     state = rfast.gradient(rfast.start).then
     told = [state]
     for k in range(4):
-        told.append(rfast.hear(told[-1], k).then)
+        told.append(rfast.hear(told[-1], (k,)).then)
     fresh = rfast.gradient(told[-1])
     assert len(fresh.cells[0]) == 5 and len(rfast.gradient(fresh.then).cells[0]) == 3
-    again = rfast.hear(rfast.hear(fresh.then, 2).then, 0)
+    again = rfast.hear(rfast.hear(fresh.then, (2,)).then, (0,))
     assert again.idle and len(rfast.gradient(again.then).cells[0]) == 7
 
 
@@ -200,6 +201,7 @@ def test_what_is_free_running_is_found_out() -> None:
     assert sorted(found) == [
         "adsgd",
         "adsgd:memory-efficient",
+        "asbcd",
         "dgd-atc",
         "kungurtsev",
         "prox-dgd",
@@ -248,7 +250,8 @@ def pooled(agents: int, topology: str, until: float) -> levels.Levels:
     """A run of ADSGD on digits, its timetable ready, nothing made yet."""
     p = prepared(task="digits", topology=topology, agents=agents, until=until)
     (start,) = p.task.initial()
-    schedule = Schedule(readings(ALGORITHMS["adsgd"].new, lambda: SGD(0.1), p.topology.views()), p.world, 4)
+    found = readings(ALGORITHMS["adsgd"].new, lambda: SGD(0.1), p.topology.views(), start)
+    schedule = Schedule(found, p.world)
     draws = [lambda count: np.zeros((count, 32), dtype=np.int64)] * agents
     return levels.Levels([ScheduledRun(schedule, [p.until], draws, True)], p.task, (start,))
 

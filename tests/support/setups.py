@@ -15,13 +15,10 @@ from offbeat.experiments.setup import Setup, prepare
 from offbeat.results.run import Run
 from offbeat.world.delays import parse
 
-SIZE = 8 * 10
-"""Bytes of a model of `quadratic`."""
-
 FREE = (
     "adsgd", "adsgd:theta=0.5", "adsgd:local_steps=3", "adsgd:memory-efficient", "swift", "swift:every=3",
     "dgd-atc", "dgd-atc:local_steps=2", "rfast", "kungurtsev",
-    "adsgd:memory-efficient+local_steps=3",
+    "adsgd:memory-efficient+local_steps=3", "asbcd",
 )  # fmt: skip
 """Free-running algorithms of all kinds."""
 
@@ -43,10 +40,11 @@ def prepared(seed: int = 0, **changed: Any) -> Setup:
     return prepare(Experiment(**{"eval_every": chosen["until"] / 20} | chosen), seed)
 
 
-def schedule_of(p: Setup, name: str = "adsgd", size: int = SIZE) -> Schedule:
+def schedule_of(p: Setup, name: str = "adsgd") -> Schedule:
     """The timetables of a run. Raises NoTimetable."""
+    (model,) = p.task.initial()
     try:
-        return Schedule(readings(find(name).new, lambda: SGD(0.05), p.topology.views()), p.world, size)
+        return Schedule(readings(find(name).new, lambda: SGD(0.05), p.topology.views(), model), p.world)
     except NotLinear:  # sums by unicast
         raise NoTimetable from None
 

@@ -29,8 +29,8 @@ class Calendars:
         kinds: of messages, by number
     """
 
-    def __init__(self, rhythm: Rhythm, world: World, size: int) -> None:
-        self.n, self._size, self._world, self._rhythm = len(rhythm.slots), size, world, rhythm
+    def __init__(self, rhythm: Rhythm, world: World) -> None:
+        self.n, self._world, self._rhythm = len(rhythm.slots), world, rhythm
         self._supplies, self.more = dict[tuple[Purpose, int], BufferedStream](), True
         everybody = range(self.n)
         self.senders = senders(world, everybody)
@@ -46,7 +46,7 @@ class Calendars:
         flat = [slot for queues in self._queues for slot, _ in queues]
         self.owner = np.repeat(np.arange(self.n), np.diff(self.begin))
         self.fields = np.array([len(slot.fields) for slot in flat], dtype=np.int64)
-        self.bytes = size * self.fields
+        self.bytes = np.array([slot.nbytes for slot in flat], dtype=np.int64)
         self.first = np.array([slot.first for slot in flat], dtype=np.int64)
         self.kinds = [*dict.fromkeys(slot.kind for slot in flat)]
         number = {kind: code for code, kind in enumerate(self.kinds)}
@@ -106,13 +106,11 @@ class Calendars:
         if not waiting:
             none = np.zeros(0, dtype=np.int64)
             return np.zeros(0), np.zeros(0), none, none, np.zeros(0)
-        draw, size, sender = self.supply(Purpose.COMMUNICATION, i), self._size, self.senders[i]
+        draw, size, sender = self.supply(Purpose.COMMUNICATION, i), self._rhythm.size, self.senders[i]
         every, bandwidth, mail = self._rhythm.every, sender.bandwidth.usual, self._rhythm.mail
         before, within = divmod(count, every)  # how often something was given away
-        given, sizes = (
-            applied[every - 1 - within :: every].tolist(),
-            [size * len(s.fields) for s, _ in queues],
-        )
+        given = applied[every - 1 - within :: every].tolist()
+        sizes = self.bytes[self.begin[i] : self.begin[i + 1]].tolist()
         starts, ends, versions, which, there = (
             list[float](),
             list[float](),

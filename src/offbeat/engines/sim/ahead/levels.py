@@ -178,9 +178,24 @@ class Levels:
         slots = np.where(source == self._gradient, 2 + within[write[which]], self._slot[source])
         first = begin_of(tape.first[values + 1] - tape.first[values])
         forms = kernel.Forms(self._slot[values], first, slots, tape.scale[at])
+        if tape.cut is not None:
+            forms, made = self._by_pieces(forms, tape.cut[at], made)
         work = kernel.Program(self._slot[models], self._samples[order], chunks, made, self._scratch, forms)
         self._execute(work, tape.name[order])
         self._freed, self._done = self._freed + len(ended), high
+
+    def _by_pieces(self, forms: kernel.Forms, cut: Ints, made: Ints) -> tuple[kernel.Forms, Ints]:
+        """The same, where terms are of these pieces: a form for each; and where those of chunks begin."""
+        whole = self.pool.shape[1]
+        ends = np.array([*[piece.range(whole) for piece in self._tape.pieces], (0, whole)])[cut]
+        new = np.append(True, np.diff(cut) != 0)[: len(cut)]
+        new[forms.first[:-1]] = True
+        begin = np.flatnonzero(new)
+        out = np.repeat(forms.out, np.diff(forms.first))[begin]
+        low, high = np.ascontiguousarray(ends[begin].T)
+        first = np.append(begin, len(cut))
+        made = np.searchsorted(begin, forms.first[made])
+        return kernel.Forms(out, first, forms.slots, forms.coefficients, low, high), made
 
     def _give_rows(self, values: Ints, made: list[int], ended: Ints) -> None:
         """Rows for values, chunk after chunk; those of what ends are there for the chunks after its last."""

@@ -1,14 +1,22 @@
-"""In place of what a reading does not know: values, the time; and what handlers make of vectors without."""
+"""In place of what a reading does not know: numbers, the time; and what handlers make of vectors without.
 
-from collections.abc import Iterable
+Fields of an agent are pickled with names for its vectors, so that they are the same bytes where the agent is
+in the same state, whatever its vectors are.
+"""
+
+import io
+import pickle
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
+from torch import Tensor
 
-from offbeat.core.agent import Agent
+from offbeat.core.agent import Agent, View
+from offbeat.core.forms import Piece, Replaced, pieces
 from offbeat.core.rules import Rule, bind
-from offbeat.core.vector import Vector, form
+from offbeat.core.vector import Applied, Parts, Vector, form
 
 GRADIENT, STATE, HEARD, MADE, ZERO = range(5)
 """What a term is of: the gradient; a vector of the state before; one of what was heard; the result of one of
@@ -16,6 +24,8 @@ the template's other cells; zero."""
 
 Source = tuple[int, int]  # what, which of these
 Terms = tuple[tuple[int, int, Any], ...]  # with its coefficient, a number or a `Share`: from left to right
+Cuts = tuple[Piece, ...]
+"""Of a form's terms, of which piece of a model each is: consecutive ones of one piece make that piece."""
 
 
 class NotLinear(Exception):
@@ -23,10 +33,15 @@ class NotLinear(Exception):
 
 
 class Made:
-    """The forms that vectors are of, in the order in which they have to be made; known: what vectors are."""
+    """The forms that vectors are of, in the order in which they have to be made; known: what vectors are.
+
+    A piece of a model lies where the model would, and is that part of it alone. cuts: of forms that make
+    pieces, which.
+    """
 
     def __init__(self, known: dict[int, Source]) -> None:
         self.known, self.forms, self._aliases = dict(known), list[Terms](), dict[Source, int]()
+        self.cuts = dict[int, Cuts]()
 
     def cell(self, v: Vector) -> int:
         """The number of its form; what is no form becomes one, of itself."""
@@ -44,13 +59,35 @@ class Made:
     def source(self, v: Vector) -> Source:
         """What it is: something that was there, or the form that it becomes."""
         if id(v) not in self.known:
-            if v._parts == NOTHING and not v._terms:
+            if isinstance(v._parts, tuple) and getattr(v._parts[0], "zero", False) and not v._terms:
                 return ZERO, 0
-            if not v._terms:
-                raise NotLinear("what it makes is not a linear form of what it has and the gradient")
-            self.forms.append(tuple([(*self.source(u), c) for c, u in v._terms]))
-            self.known[id(v)] = MADE, len(self.forms) - 1
+            self.known[id(v)] = self._applied(v._make) if isinstance(v._make, Applied) else self._sum(v)
         return self.known[id(v)]
+
+    def _sum(self, v: Vector) -> Source:
+        if not v._terms:
+            raise NotLinear("what it makes is not a linear form of what it has and the gradient")
+        cut, terms = cut_of(v), [(*self.source(u), c) for c, u in v._terms]
+        return self._form(terms, () if cut is None else (cut,) * len(terms))
+
+    def _applied(self, make: Applied) -> Source:
+        """A piece of what it has, and what it has with pieces of others in it."""
+        function, (whole, *others) = make.function, make.vectors
+        if isinstance(function, Piece) and cut_of(whole) is None:
+            return self.source(whole)
+        if not isinstance(function, Replaced) or cut_of(whole) is not None:
+            raise NotLinear("it makes a function of its numbers")
+        cuts, of = pieces(function.n), dict(zip(function.which, others, strict=True))
+        if any(cut_of(v) != cuts[c] for c, v in of.items()):
+            raise NotLinear("it puts a piece of a model where another belongs")
+        return self._form([(*self.source(of.get(c, whole)), 1.0) for c in range(function.n)], cuts)
+
+    def _form(self, terms: Iterable[tuple[int, int, Any]], cuts: Cuts) -> Source:
+        self.forms.append((*terms,))
+        number = len(self.forms) - 1
+        if cuts:
+            self.cuts[number] = cuts
+        return MADE, number
 
     def heard(self, v: Vector) -> set[int]:
         """What of that which was heard enters it, through others too: whose versions are mixed."""
@@ -105,20 +142,41 @@ class SharedRule:
 
 
 class _Unknown:
-    """In place of a tensor: numbers that nobody knows yet."""
+    """In place of a tensor: numbers that nobody knows yet.
+
+    Attributes:
+        length, itemsize: how many, and the bytes of each; None: not known either
+        cut: of which piece of a model's they are; None: of all
+        zero: whether they are zero
+    """
+
+    def __init__(
+        self, length: int | None = None, itemsize: int = 0, cut: Piece | None = None, zero: bool = False
+    ) -> None:
+        self.length, self.itemsize, self.cut, self.zero = length, itemsize, cut, zero
 
     def __getattr__(self, name: str) -> Any:
         raise NotLinear("it looks at the numbers of a vector")
 
+    def __getitem__(self, where: Any) -> Any:
+        raise NotLinear("it looks at the numbers of a vector")
+
     def numel(self) -> int:
-        raise NotLinear("it cuts a vector into pieces, or makes a function of its numbers")
+        if self.length is None:
+            raise NotLinear("it cuts a vector into pieces, or makes a function of its numbers")
+        return self.length
+
+    @property
+    def nbytes(self) -> int:
+        return self.numel() * self.itemsize
 
     @classmethod
     def __torch_function__(
         cls, function: Any, types: Iterable[type], args: Any = (), kwargs: Any = None
     ) -> Any:
         if function is torch.zeros_like:
-            return NOTHING[0]
+            (of,) = args
+            return _Unknown(of.length, of.itemsize, of.cut, zero=True)
         raise NotLinear("it does something else with vectors than to add and to scale them")
 
 
@@ -166,11 +224,71 @@ class Round:
 
 
 UNKNOWN: Any = (_Unknown(),)
-NOTHING: Any = (_Unknown(),)  # the parts of a vector that is zero
 UNSEEN: Any = _Unseen()
 
 
-def late_bound() -> Vector:
-    v = Vector(UNKNOWN)
+def unknown(like: Tensor, cut: Piece | None = None) -> Parts:
+    """In place of the parts of a model of this one tensor, or of a piece of it."""
+    low, high = (0, like.numel()) if cut is None else cut.range(like.numel())
+    made: Any = (_Unknown(high - low, like.element_size(), cut),)
+    return made  # type: ignore[no-any-return]
+
+
+def cut_of(v: Vector) -> Piece | None:
+    """Which piece of a model it is; None: all of one. Raises NotLinear if it adds different ones."""
+    if isinstance(v._parts, tuple):
+        return getattr(v._parts[0], "cut", None)
+    if isinstance(v._make, Applied):
+        return v._make.function if isinstance(v._make.function, Piece) else None
+    cuts = {cut_of(u) for _, u in v._terms} or {None}
+    if len(cuts) > 1:
+        raise NotLinear("it adds different pieces of models")
+    return cuts.pop()
+
+
+def late_bound(parts: Parts) -> Vector:
+    v = Vector(parts)
     v.late = True
     return v
+
+
+class Fields(pickle.Pickler):
+    """Writes the fields of an agent, with names for vectors."""
+
+    def __init__(
+        self, file: io.BytesIO, agent: Agent, name: Callable[[Vector], tuple[str, int, int]]
+    ) -> None:
+        super().__init__(file)
+        self._name, self._round = name, agent.round
+        names = (agent, "agent"), (agent.view, "view"), (UNSEEN, "unseen")
+        self._known = {id(known): (named, 0, 0) for known, named in names}
+
+    def persistent_id(self, obj: Any) -> tuple[str, int, int] | None:
+        if isinstance(obj, Round):
+            return "round", obj - self._round, 0
+        return self._name(obj) if isinstance(obj, Vector) else self._known.get(id(obj))
+
+
+def frozen(agent: Agent, name: Callable[[Vector], tuple[str, int, int]]) -> bytes:
+    """The fields of an agent. Raises NotLinear if they cannot be pickled."""
+    file = io.BytesIO()
+    try:
+        Fields(file, agent, name).dump(vars(agent))
+    except (pickle.PicklingError, AttributeError, TypeError) as error:
+        raise NotLinear(f"its fields cannot be pickled ({error})") from None
+    return file.getvalue()
+
+
+class Restored(pickle.Unpickler):
+    """The inverse."""
+
+    def __init__(
+        self, fields: bytes, agent: Agent, view: View, places: list[Vector], late: list[list[Vector]]
+    ) -> None:
+        super().__init__(io.BytesIO(fields))
+        self._known: dict[str, Any] = {"agent": agent, "view": view, "unseen": UNSEEN}
+        self._vectors, self._late = places, late
+
+    def persistent_load(self, pid: tuple[str, int, int]) -> Any:
+        name, k, f = pid
+        return self._vectors[k] if name == "v" else self._late[k][f] if name == "late" else self._known[name]

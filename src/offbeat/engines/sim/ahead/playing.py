@@ -10,8 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from offbeat.engines.sim.ahead.placeholders import NotLinear
-from offbeat.engines.sim.ahead.reading import Reading, Template
+from offbeat.engines.sim.ahead.reading import Reading
 from offbeat.engines.sim.ahead.rhythm import Rhythm
+from offbeat.engines.sim.ahead.states import Template
 from offbeat.engines.sim.ahead.timetable import Bools, Floats, Ints, begin_of, ranges
 
 
@@ -126,9 +127,9 @@ class Players:
         """Agent i's templates at these writes. What it is told goes to `told`, if that makes a step."""
         reading, state, numbers = self.readings[i], self._states[i], list[int]()
         for w in writes.tolist():
-            for row in range(low[w], low[w + 1]):
-                what = heard[row]
-                note = state.told.get(what) or reading.hear(state, what)
+            what = (*heard[low[w] : low[w + 1]],)
+            for row, each in enumerate([what] if reading.together else [(k,) for k in what], low[w]):
+                note = state.told.get(each) or reading.hear(state, each)
                 if not note.idle:
                     told.append((w, row, note.number))
                 state = note.then

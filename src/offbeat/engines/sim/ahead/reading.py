@@ -7,110 +7,51 @@ needed for the first time. So an agent is a machine of states and templates, and
 
 What is read must be free-running, and that is found out: it starts with a gradient and asks for the next at
 each; at each, or at each h-th, and only then, it gives the same kinds of messages to the same receivers,
-whatever it hears; all that it makes are linear forms; it looks at no number of a vector, at no clock, and
-draws nothing. Anything else raises `NotLinear`.
+whatever it hears; all that it makes are linear forms, of models or of pieces of them, and models with pieces
+of others in them; it looks at no number of a vector, at no clock, and draws nothing. Anything else raises
+`NotLinear`.
 """
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
+from itertools import dropwhile
+from typing import Any
+
+from torch import Tensor
 
 from offbeat.core.agent import Accumulate, Agent, Compute, Effect, Message, Publish, View
+from offbeat.core.forms import Piece
 from offbeat.core.rules import Rule, Scheduled
 from offbeat.core.schedules import Schedule
 from offbeat.core.vector import Scope, Vector
 from offbeat.engines.outbox import vectors
-from offbeat.engines.sim.ahead.fields import Restored, frozen
 from offbeat.engines.sim.ahead.placeholders import (
     GRADIENT,
     HEARD,
     MADE,
     STATE,
-    UNKNOWN,
     UNSEEN,
     ZERO,
     Made,
     NotLinear,
+    Restored,
     SharedRule,
     Source,
-    Terms,
+    cut_of,
+    frozen,
     late_bound,
+    unknown,
 )
+from offbeat.engines.sim.ahead.states import ASKED, GIVEN, MODEL, Slot, State, Template
+from offbeat.engines.sim.ahead.unchanged import Unchanged
 
-MODEL, ASKED, GIVEN = range(3)
-"""The vectors of a state: the model, where the gradient is taken, from here on what was given last, slot by
-slot; then those in the agent's fields."""
+FEW = 16  # inputs up to which the same ones are often heard together
 MOST = 2_000  # states of one agent after which nothing is known of it
 
 
 class NotSoon(NotLinear):
     """What an agent does takes longer than MOST states to repeat itself."""
-
-
-@dataclass(frozen=True)
-class Slot:
-    """What an agent gives at once: while it waits the newest wins, or all is summed.
-
-    Attributes:
-        kind: of the message
-        to: its receivers
-        fields: of the message, which are vectors
-        sums: whether it is summed, and arrives as mail
-        before: whether it is the model of before the gradient
-        first: of the state's vectors, the first that is its own
-    """
-
-    message: Message
-    to: tuple[int, ...]
-    fields: tuple[str, ...]
-    sums: bool
-    before: bool
-    first: int
-
-    @property
-    def kind(self) -> str:
-        return type(self.message).__name__
-
-
-@dataclass(eq=False)
-class State:
-    """What an agent is between two handlers: its fields, pickled, and how many vectors it has.
-
-    Attributes:
-        told: for what may be heard, what becomes of it; done: what a gradient makes; as far as it is known
-        steady: whether nothing that may happen makes another state of it; None: not known
-    """
-
-    fields: bytes
-    many: int
-    told: dict[int, "Template"] = field(default_factory=dict)
-    done: "Template | None" = None
-    steady: bool | None = None
-
-
-@dataclass(eq=False)
-class Template:
-    """What a handler makes of a state.
-
-    Attributes:
-        cells: linear forms, one after the other
-        outs: for each vector of the new state, the cell that it is
-        then: the new state
-        gives: whether something is given away
-        mixed: which of what was heard entered the model
-        number: among all of the reading
-        idle: whether no vector changes, so that there is nothing to make
-        adding: the same where what was given before still waits, and is added to
-    """
-
-    cells: tuple[Terms, ...]
-    outs: tuple[int, ...]
-    then: State
-    gives: bool
-    mixed: tuple[int, ...]
-    number: int = -1
-    idle: bool = False
-    adding: "Template | None" = None
 
 
 class Reading:
@@ -119,17 +60,24 @@ class Reading:
     Attributes:
         slots: what it gives, in this order; every: at each so many-th gradient
         inputs: what it may hear: from whom, and which message; `listen` says so
+        fields: the vectors that may be heard: of each its input, and which field of that
+        together: whether all that it hears before a gradient is read at once, as the same set hardly comes
+            again; else one by one
         schedule: what its learning rate follows, if it does
         initial: whether each vector of the first state is zero; else it is the model that all start from
     """
 
     def __init__(
-        self, new_agent: Callable[[], Agent], new_rule: Callable[[], Rule], me: int, n: int, view: View
-    ) -> None:
-        self._new, self._rule, self._place = new_agent, new_rule, (me, n, view)
+        self, new_agent: Callable[[], Agent], new_rule: Callable[[], Rule], model: Tensor,
+        me: int, n: int, view: View,
+    ) -> None:  # fmt: skip
+        self._new, self._rule, self._model, self._place = new_agent, new_rule, model, (me, n, view)
         self.schedule: Schedule | None = None
         self.slots, self.inputs = tuple[Slot, ...](), list[tuple[int, Message, bool]]()
-        self._places, self._late = list[Vector](), list[list[Vector]]()
+        self._places, self._late, self.fields = list[Vector](), list[list[Vector]](), list[tuple[int, int]]()
+        self._heard, self._named = dict[int, Source](), dict[int, tuple[str, int, int]]()
+        self.together = False
+        self._opened: tuple[State, Agent, dict[int, Source], Unchanged] | None = None
         self._begin()
         gives = self._alone()
         if len(view.listeners) and not self.slots:
@@ -143,9 +91,9 @@ class Reading:
 
     def _begin(self) -> None:
         """The state in which it starts."""
-        self._states, self.templates = dict[bytes, State](), list[Template]()
+        self._states, self.templates = dict[tuple[Any, ...], State](), list[Template]()
         me, n, view = self._place
-        agent, x = self._new(), Vector(UNKNOWN)
+        agent, x = self._new(), Vector(unknown(self._model))
         agent.join(me, n, x, view, self._stepping(), UNSEEN)
         agent.now = UNSEEN
         with self._handler():
@@ -186,13 +134,11 @@ class Reading:
 
     def listen(self, inputs: list[tuple[int, Message, bool]]) -> None:
         """What may be heard: of each from whom, what, and whether it is mail."""
-        self.inputs = inputs
-        self._late = [[late_bound() for _ in vectors(message)] for _, message, _ in inputs]
-
-    @property
-    def fields(self) -> list[tuple[int, int]]:
-        """The vectors that may be heard: of each its input, and which field of that."""
-        return [(k, f) for k, late in enumerate(self._late) for f in range(len(late))]
+        self.inputs, self.together = inputs, len(inputs) > FEW and not any(mail for _, _, mail in inputs)
+        self._late = [[late_bound(v.parts) for v in vectors(message).values()] for _, message, _ in inputs]
+        self.fields = [(k, f) for k, late in enumerate(self._late) for f in range(len(late))]
+        self._heard = {id(self._late[k][f]): (HEARD, at) for at, (k, f) in enumerate(self.fields)}
+        self._named = {id(self._late[k][f]): ("late", k, f) for k, f in self.fields}
 
     # -- handlers ----------------------------------------------------------------------------------
 
@@ -200,7 +146,7 @@ class Reading:
         """What the agent makes of a gradient."""
         if state.done is None:
             agent, names = self._restored(state)
-            g, calls = Vector(UNKNOWN), SharedRule.calls
+            g, calls = Vector(unknown(self._model)), SharedRule.calls
             with self._handler():
                 agent.take(g)
                 if self.schedule is not None and SharedRule.calls != calls + 1:
@@ -212,27 +158,41 @@ class Reading:
                 state.done = self._read(agent, names | {id(g): (GRADIENT, 0)}, effects, given)
         return state.done
 
-    def hear(self, state: State, which: int) -> Template:
-        """What becomes of it when that is heard."""
-        if which not in state.told:
-            agent, names = self._restored(state)
-            src, message, mail = self.inputs[which]
-            fresh = [Vector(UNKNOWN) for _ in self._late[which]] if mail else self._late[which]
-            at = 0 if mail else self.fields.index((which, 0))  # mail has an input of its own
-            names |= {id(v): (HEARD, at + f) for f, v in enumerate(fresh)}
-            model, calls = agent.model, SharedRule.calls
-            with self._handler():
-                agent.on_message(src, replace(message, **dict(zip(vectors(message), fresh, strict=True))))
-                if agent.drain() or agent.model is not model or SharedRule.calls != calls:
+    def hear(self, state: State, what: tuple[int, ...]) -> Template:
+        """What becomes of it when these are heard, one after the other."""
+        what = (*dropwhile(state.idle.__contains__, what),)
+        if not what or what in state.told:
+            return state.told.get(what) or state.same
+        agent, names, unchanged = self._open(state)
+        model, calls, idle = agent.model, SharedRule.calls, True
+        with self._handler():
+            for at, which in enumerate(what):
+                names = self._told(agent, which) | names
+                if agent.effects or agent.model is not model or SharedRule.calls != calls:
                     raise NotLinear("it does more than to take note of what it hears")
-                state.told[which] = self._read(agent, names, [], [])
-        return state.told[which]
+                if idle and unchanged():
+                    state.idle.add(which)
+                elif idle:
+                    idle, what = False, what[at:]
+            if idle:
+                return state.same
+            self._opened = None
+            state.told[what] = self._read(agent, names, [], [])
+        return state.told[what]
+
+    def _told(self, agent: Agent, which: int) -> dict[int, Source]:
+        """The agent is told that; the vectors in it, if it has them for itself."""
+        src, message, mail = self.inputs[which]
+        late = self._late[which]
+        given = [Vector(v.parts) for v in late] if mail else late
+        agent.on_message(src, replace(message, **dict(zip(vectors(message), given, strict=True))))
+        return {id(v): (HEARD, f) for f, v in enumerate(given)} if mail else {}
 
     def steady(self, state: State) -> bool:
         """Whether it stays in this state, whatever happens."""
         if state.steady is None:
             state.steady = self.gradient(state).then is state and all(
-                (told := self.hear(state, k)).then is state and told.idle for k in range(len(self.inputs))
+                (told := self.hear(state, (k,))).then is state and told.idle for k in range(len(self.inputs))
             )
         return state.steady
 
@@ -242,7 +202,7 @@ class Reading:
         with Scope() as scope:
             yield
             for v in filter(None, [ref() for ref in scope.born]):
-                v._parts = UNKNOWN
+                v._parts = unknown(self._model, cut_of(v))
 
     def _given(self, effects: list[Effect]) -> list[Vector]:
         """What is given away, slot by slot. Raises NotLinear for all else that is asked for."""
@@ -259,7 +219,15 @@ class Reading:
             self._slots(gives)
         if keys and keys != [(type(s.message), s.to, s.sums) for s in self.slots]:
             raise NotLinear("it gives other things away at other gradients")
-        return [v for effect in gives for v in vectors(effect.message).values()]
+        given = [v for effect in gives for v in vectors(effect.message).values()]
+        if given and [*map(cut_of, given)] != self._cuts:
+            raise NotLinear("it gives other pieces away at other gradients")
+        return given
+
+    @property
+    def _cuts(self) -> list[Piece | None]:
+        """Of the vectors that it gives, which piece of a model each is."""
+        return [cut_of(v) for slot in self.slots for v in vectors(slot.message).values()]
 
     def _slots(self, gives: list[Publish | Accumulate]) -> None:
         first, made = GIVEN, list[Slot]()
@@ -279,6 +247,8 @@ class Reading:
         made, model = Made(names), agent.model
         mixed = tuple(sorted({self.fields[k][0] for k in made.heard(model)})) if given or effects else ()
         asked = [e.x for e in effects if isinstance(e, Compute)]
+        if any(cut_of(v) is not None for v in (model, *asked)):
+            raise NotLinear("its model is a piece of one")
         cells = [made.cell(model), made.cell(asked[0]) if asked else made.alias((STATE, ASKED))]
         self._check_versions(given, names)
         many = sum(len(slot.fields) for slot in self.slots)
@@ -287,26 +257,29 @@ class Reading:
         if asked:
             order.setdefault(id(asked[0]), ASKED)
         known = len(cells)
-        late = {id(v): (k, f) for k, each in enumerate(self._late) for f, v in enumerate(each)}
+        cuts = [None, None, *self._cuts]
 
         def name(v: Vector) -> tuple[str, int, int]:
-            if id(v) in late:
-                return "late", *late[id(v)]
+            if id(v) in self._named:
+                return self._named[id(v)]
             if id(v) not in order:
                 if names.get(id(v), (0, 0))[0] == HEARD:
                     raise NotLinear("it keeps a letter, whose version would count as its own")
                 order[id(v)] = len(cells)
                 cells.append(made.cell(v))
+                cuts.append(cut_of(v))
             return "v", order[id(v)], 0
 
-        fields, _ = frozen(agent, name)
+        fields = frozen(agent, name)
         if len(self._states) > MOST:
             raise NotSoon(f"what an agent does has not repeated itself after {MOST:,} states")
-        then = self._states.setdefault(fields, State(fields, len(cells)))
+        if (made.cuts or any(cuts)) and not agent.beyond_graph:
+            raise NotLinear("its pieces of models go by numbers of agents, which are not those of neighbours")
+        then = self._states.setdefault((fields, *cuts), State(fields, (*cuts,)))
         same = [made.forms[cell] == ((STATE, k, 1.0),) for k, cell in enumerate(cells)]
         idle = not effects and all(same)
         return self._numbered(
-            Template(tuple(made.forms), tuple(cells), then, bool(given), mixed, idle=idle), known
+            Template(tuple(made.forms), tuple(cells), then, bool(given), mixed, made.cuts, idle=idle), known
         )
 
     def _check_versions(self, given: list[Vector], names: dict[int, Source]) -> None:
@@ -326,16 +299,28 @@ class Reading:
             sums = tuple(((STATE, k, 1.0), (MADE, made.outs[k], 1.0)) for k in given)
             outs = [*made.outs]
             outs[GIVEN:known] = range(len(made.cells), len(made.cells) + len(sums))
-            made.adding = replace(made, cells=made.cells + sums, outs=tuple(outs), number=made.number + 1)
+            of = zip(outs[GIVEN:known], made.then.cuts[GIVEN:known], strict=True)
+            cuts = {**made.cuts, **{cell: (cut, cut) for cell, cut in of if cut is not None}}
+            made.adding = replace(
+                made, cells=made.cells + sums, cuts=cuts, outs=tuple(outs), number=made.number + 1
+            )
             self.templates.append(made.adding)
         return made
 
+    def _open(self, state: State) -> tuple[Agent, dict[int, Source], Unchanged]:
+        """An agent in that state, what its vectors are, and whether it is still in it."""
+        if self._opened is None or self._opened[0] is not state:
+            agent, names = self._restored(state)
+            self._opened = state, agent, names, Unchanged(agent)
+        return self._opened[1:]
+
     def _restored(self, state: State) -> tuple[Agent, dict[int, Source]]:
         """An agent in that state, and what its vectors are."""
+        self._opened = None  # its vectors have other places
         while len(self._places) < state.many:
-            self._places.append(Vector(UNKNOWN))
+            self._places.append(Vector(unknown(self._model)))
+        for place, cut in zip(self._places, state.cuts, strict=False):
+            place._parts = unknown(self._model, cut)
         agent = object.__new__(type(self._new()))
         agent.__dict__.update(Restored(state.fields, agent, self._place[2], self._places, self._late).load())
-        names = {id(self._places[k]): (STATE, k) for k in range(state.many)}
-        names |= {id(self._late[k][f]): (HEARD, at) for at, (k, f) in enumerate(self.fields)}
-        return agent, names
+        return agent, self._heard | {id(self._places[k]): (STATE, k) for k in range(state.many)}

@@ -1,6 +1,7 @@
 """What is recorded of a run that is known piece by piece."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -11,10 +12,11 @@ from offbeat.world.world import World
 
 
 class Recorded:
-    """The trace of n agents, part by part; or, where that is not kept, its summary."""
+    """The trace of n agents, part by part; or, where that is not kept, its summary. blocks: see `Trace`."""
 
-    def __init__(self, n: int, keep: bool) -> None:
-        self._keep, self._parts, self._summary = keep, list[Trace](), TraceSummary(n)
+    def __init__(self, n: int, keep: bool, blocks: bool = False) -> None:
+        self._keep, self._blocks, self._parts = keep, blocks, list[Trace]()
+        self._summary = TraceSummary(n, blocks)
 
     def add(self, part: Trace) -> None:
         """What follows."""
@@ -32,7 +34,7 @@ class Recorded:
         """All so far."""
         if not self._keep:
             return self._summary
-        self._parts = [joined(self._parts)]
+        self._parts = [replace(joined(self._parts), blocks=self._blocks)]
         return self._parts[0]
 
 

@@ -5,12 +5,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from offbeat.core.agent import Agent, Message, View
 from offbeat.core.rules import Rule
 from offbeat.core.schedules import Schedule
 from offbeat.engines.sim.ahead.placeholders import NotLinear
-from offbeat.engines.sim.ahead.reading import Reading, Slot
+from offbeat.engines.sim.ahead.reading import Reading
+from offbeat.engines.sim.ahead.states import Slot
 from offbeat.engines.sim.ahead.timetable import Ints, begin_of
 
 Inputs = list[tuple[int, Message, bool]]
@@ -30,6 +32,8 @@ class Rhythm:
             the slot
         width: how many inputs each agent has
         schedule: what the learning rate follows, if it does
+        size: of a model, in bytes
+        blocks: see `offbeat.Agent`
     """
 
     every: int
@@ -43,13 +47,19 @@ class Rhythm:
     place: Ints
     width: Ints
     schedule: Schedule | None
+    size: int
+    blocks: bool
 
 
 def readings(
-    new_agent: Callable[[], Agent], new_rule: Callable[[], Rule], views: Sequence[View]
+    new_agent: Callable[[], Agent], new_rule: Callable[[], Rule], views: Sequence[View], model: Tensor
 ) -> tuple[list[Reading], Rhythm]:
-    """Those of all agents, of those alike the same one; and what they give. Raises NotLinear."""
-    alike = _Alike(new_agent, new_rule, views)
+    """Those of all agents, of those alike the same one; and what they give. Raises NotLinear.
+
+    Args:
+        model: one, whatever its numbers are
+    """
+    alike = _Alike(new_agent, new_rule, views, model)
     alone = [alike.reading(i, None) for i in range(len(views))]
     slots = [[(slot, alike.moved(i, slot.to)) for slot in each.slots] for i, each in enumerate(alone)]
     flat = [slot for each in {id(reading): reading for reading in alone}.values() for slot in each.slots]
@@ -80,7 +90,7 @@ def readings(
     return made, Rhythm(
         every.pop(), first is not None and first.sums, first is not None and first.before, slots, receiver,
         np.arange(len(receiver)) - begin[receiver], sender, slot, place, width,
-        alone[0].schedule,
+        alone[0].schedule, model.nbytes, new_agent().blocks,
     )  # fmt: skip
 
 
@@ -99,9 +109,10 @@ class _Alike:
     """Readings, one for all agents that see the same of the graph: neighbours by their place in it."""
 
     def __init__(
-        self, new_agent: Callable[[], Agent], new_rule: Callable[[], Rule], views: Sequence[View]
-    ) -> None:
-        self._new, self._views, self._beyond = (new_agent, new_rule), views, new_agent().beyond_graph
+        self, new_agent: Callable[[], Agent], new_rule: Callable[[], Rule], views: Sequence[View],
+        model: Tensor,
+    ) -> None:  # fmt: skip
+        self._new, self._views, self._beyond = (new_agent, new_rule, model), views, new_agent().beyond_graph
         self._of, self._known = list[tuple[Any, list[int]]](), dict[Any, tuple[Reading, int]]()
         for i, view in enumerate(views):
             self._of.append(seen(i, view, [*range(len(views))] if self._beyond else None))

@@ -32,17 +32,16 @@ class Schedule:
 
     Args:
         found: what all agents do, and what they give one another (`rhythm.readings`)
-        size: of a model, in bytes
     """
 
-    def __init__(self, found: tuple[Sequence[Reading], Rhythm], world: World, size: int) -> None:
+    def __init__(self, found: tuple[Sequence[Reading], Rhythm], world: World) -> None:
         if why_no_timetable(world):
             raise NoTimetable
         readings, self.rhythm = found
         if self.rhythm.mail and world.sending == "unicast":
             raise NotLinear("what is summed while it waits goes to each receiver by itself")
         self.n, self.now, r = len(readings), -1.0, self.rhythm
-        self.players, self.calendars = Players(readings, r), Calendars(r, world, size)
+        self.players, self.calendars = Players(readings, r), Calendars(r, world)
         self.lossy = world.lossy and not r.mail
         self._cuts = [change for change in world.changes if isinstance(change, Cut) and not r.mail]
         self._receiver, self._source, self._width = r.receiver, r.sender, r.width

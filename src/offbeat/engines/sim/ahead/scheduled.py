@@ -40,7 +40,7 @@ class ScheduledRun:
             0,
             np.zeros(len(schedule.calendars.bytes), dtype=np.int64),
         )
-        self._since, self._recorded = -1.0, Recorded(schedule.n, keep)
+        self._since, self._recorded = -1.0, Recorded(schedule.n, keep, schedule.rhythm.blocks)
         self.enter()
 
     @property

@@ -13,8 +13,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from offbeat.core.forms import Piece
 from offbeat.engines.sim.ahead.placeholders import HEARD, MADE, STATE, ZERO, Share
-from offbeat.engines.sim.ahead.reading import ASKED, MODEL, Template
+from offbeat.engines.sim.ahead.states import ASKED, MODEL, Template
 from offbeat.engines.sim.ahead.timetable import Floats, Ints, Timetable, begin_of, ranges
 
 THE_GRADIENT = -(1 << 62)  # as a value: the gradient of the write itself
@@ -28,6 +29,7 @@ class Templates:
     Attributes:
         cells: where a template's cells begin, among all; terms: where a cell's terms begin
         what, which, scale: of the terms
+        cut, pieces: of which of these pieces of a model each term is, -1: of all of it; None: all are
         shared, factors: whether a term's coefficient is the learning rate's share, times these in turn
         outs: where its vectors begin; out: of each of them its cell
     """
@@ -46,6 +48,7 @@ class Templates:
         self.factors = [
             np.array([each[k] if each and k < len(each) else 1.0 for each in shares]) for k in range(longest)
         ]
+        self.cut, self.pieces = self._cut(templates)
         owner = np.repeat(np.arange(len(templates)), np.diff(self.terms[self.cells]))
         heard = np.flatnonzero(self.what == HEARD)
         pairs = [fields[t][k] for t, k in zip(owner[heard].tolist(), self.which[heard].tolist(), strict=True)]
@@ -53,6 +56,20 @@ class Templates:
         self.which[heard], self.field[heard] = np.array(pairs, dtype=np.int32).reshape(-1, 2).T
         self.outs = begin_of(np.array([len(each.outs) for each in templates], dtype=np.int64))
         self.out = np.array([cell for each in templates for cell in each.outs], dtype=np.int64)
+
+    def _cut(self, templates: Sequence[Template]) -> tuple[Ints | None, tuple[Piece, ...]]:
+        cuts = [
+            (cell + at, cut)
+            for each, cell in zip(templates, self.cells.tolist(), strict=False)
+            for at, cut in each.cuts.items()
+        ]
+        if not cuts:
+            return None, ()
+        number = {piece: k for k, piece in enumerate(dict.fromkeys(p for _, cut in cuts for p in cut))}
+        found = np.full(self.terms[-1], -1)
+        for cell, cut in cuts:
+            found[self.terms[cell] : self.terms[cell + 1]] = [number[piece] for piece in cut]
+        return found, (*number,)
 
 
 @dataclass(eq=False)
@@ -64,6 +81,7 @@ class Tape:
         begin: where the values of each write begin
         first, source, scale: where the terms of each value begin, the values that enter, and with what; a
             value that has no terms is another name or there is none
+        cut, pieces: as `Templates` has them; consecutive terms of one piece of a value make that
         before, model: of each write the value at which its gradient is taken, and the new model
         start: the model of each agent before the segment
         after: the values that the next segment may ask for, as it numbers them from CARRIED on
@@ -76,6 +94,8 @@ class Tape:
     first: Ints
     source: Ints
     scale: Floats
+    cut: Ints | None
+    pieces: tuple[Piece, ...]
     before: Ints
     model: Ints
     start: Ints
@@ -181,7 +201,7 @@ def lay(sides: Sequence[Side], templates: Templates) -> Tape:
     source[state] = laid.out(laid.before[owner[state]], which[state].astype(np.int64))
     taken = laid.terms[laid.first[owner[heard]] + which[heard]]
     source[heard] = laid.given(taken, t.field[term[heard]].astype(np.int64))
-    scale = t.scale[term]
+    scale, cut = t.scale[term], None if t.cut is None else t.cut[term]
     if t.shared.any():
         share = np.concatenate([table.share for table in tables])[laid.order]
         now = t.shared[term]
@@ -197,7 +217,7 @@ def lay(sides: Sequence[Side], templates: Templates) -> Tape:
         np.concatenate([table.time for table in tables])[laid.order],
         np.concatenate([table.agent + a for table, a in zip(tables, agents, strict=True)])[laid.order],
         np.concatenate([table.agent for table in tables])[laid.order],
-        begin, first, source, scale, asked, model,
+        begin, first, source, scale, cut, t.pieces, asked, model,
         np.concatenate([-1 - own[:-1] - MODEL for own in laid.agents]), np.concatenate(after),
     )  # fmt: skip
     _name_anew(tape)
@@ -234,6 +254,8 @@ def _name_anew(tape: Tape) -> None:
     count = np.diff(tape.first)
     count[single] = 0
     tape.first, tape.scale, tape.source = begin_of(count), tape.scale[stay], tape.source[stay]
+    if tape.cut is not None:
+        tape.cut = tape.cut[stay]
     for values in (tape.source, tape.before, tape.model, tape.after):
         here = values >= 0
         values[here] = same[values[here]]
