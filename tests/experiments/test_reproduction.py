@@ -116,6 +116,26 @@ def test_who_was_not_run_is_not_said_to_have_missed_the_target(one: Run) -> None
     assert nothing == Finding(UNTESTABLE, "")
 
 
+def test_why_there_is_no_saving_is_said_of_the_runs_that_there_are(one: Run) -> None:
+    """Of a sweep that was stopped: one has no runs, or other seeds; what never met its target was run."""
+
+    def said(ours: list[Run], theirs: list[Run]) -> str:
+        return str(Evidence(ours).saved_over(Evidence(theirs)))
+
+    met, never = made(one, "adsgd", [10]), made(one, "dsgd", [None, None])
+    assert said([], []) == "not run"
+    assert said(met, []) == said([], never) == "only one of the two was run"
+    assert said(met, never[1:]) == "no seed was run of both"
+    assert said(made(one, "adsgd", [None, None]), never) == "neither met the target"
+    unpaired = "neither met the target with a seed that was run of both"
+    assert said(made(one, "adsgd", [None, None, 10]), never) == unpaired
+    runs = [run for skew in (0, 1) for run in made(one, "adsgd", [10], partition=f"skew:{skew}")]
+    runs += made(one, "dsgd", [20], partition="skew:1")
+    (finding,) = claims.larger_where_more_alike(Evidence(runs))
+    assert finding.measured == "at skew:0, skew:1: base: only one of the two was run, 50 %"
+    assert finding.verdict == UNDECIDED
+
+
 def test_what_is_gained_alike_everywhere_is_not_gained_by_uniform_data(one: Run) -> None:
     def found(*times: float) -> str:
         runs = [

@@ -10,9 +10,15 @@ from typer.testing import CliRunner
 
 import offbeat
 from offbeat import SettingError
+from offbeat.algorithms import ALGORITHMS
 from offbeat.cli.commands import app
+from offbeat.experiments.experiment import Experiment
+from offbeat.experiments.runs import Job
+from offbeat.experiments.segments import segment_of
+from offbeat.experiments.setup import prepare
 from offbeat.experiments.sweep.grid import points
 from offbeat.experiments.sweep.running import sweep
+from offbeat.tasks import softmax
 
 QUICK: dict[str, Any] = {"task": "quadratic", "agents": 4, "topology": "ring", "until": 60.0}
 
@@ -49,6 +55,19 @@ def test_a_loss_is_a_target_where_the_task_has_an_accuracy() -> None:
 def test_a_target_that_cannot_be_met_is_refused(target: str, message: str) -> None:
     with pytest.raises(SettingError, match=message):
         offbeat.plan(["adsgd"], target=target, **QUICK)
+
+
+def test_where_calls_do_not_gain_by_width_a_run_that_ends_at_its_target_is_made_alone() -> None:
+    """What lies beside it would go on; and its segments are short, for what comes after is in vain."""
+    digits: dict[str, Any] = {"task": "digits", "target": 0.9, "until": 4000.0}
+    for given, compiled in (
+        (digits, softmax.name().startswith("compiled")),
+        (QUICK | {"target": 0.2}, False),
+    ):
+        goes_on, ends = (prepare(Experiment(**given, stop_at=how), 0) for how in ("until", "target"))
+        jobs = [Job(setup, ALGORITHMS["adsgd"], 0.05, keep_trace=False) for setup in (goes_on, ends)]
+        assert [job.beside for job in jobs] == [8, 1 if compiled else 8]
+        assert segment_of(goes_on) == 8 * segment_of(ends)
 
 
 @pytest.mark.parametrize("algorithm", ["adsgd", "dsgd"])

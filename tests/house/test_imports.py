@@ -82,7 +82,7 @@ COMMANDS = (
 )
 
 ONLY = {
-    "pickle": {"offbeat.engines.sim.checks", "offbeat.engines.sim.ahead.placeholders"},
+    "pickle": {"offbeat.engines.sim.checks", "offbeat.engines.sim.ahead.fields"},
     "random": {
         "offbeat.core.pairs",
         "offbeat.core.agent",

@@ -25,7 +25,7 @@ def test_it_does_not_depend_on_the_executor_or_on_whether_the_trace_is_kept(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("offbeat.engines.recorder.PART", 50)
-    monkeypatch.setattr("offbeat.experiments.runs.SEGMENT", 100)
+    monkeypatch.setattr("offbeat.experiments.segments.SEGMENT", 100)
     oracle = details(name, "event-by-event", True)
     assert list(oracle) == [*ASKED]
     for executor in ("auto", "batched", "event-by-event"):

@@ -19,8 +19,9 @@ from offbeat.core.forms import Piece, piece, pieces, pin, replaced
 from offbeat.core.rules import Momentum
 from offbeat.core.system.streams import Purpose, stream
 from offbeat.engines.sim.ahead import reading
+from offbeat.engines.sim.ahead.fields import frozen
 from offbeat.engines.sim.ahead.levels import Levels
-from offbeat.engines.sim.ahead.placeholders import GRADIENT, HEARD, MADE, STATE, UNSEEN, frozen
+from offbeat.engines.sim.ahead.placeholders import GRADIENT, HEARD, MADE, STATE, UNSEEN
 from offbeat.engines.sim.ahead.probing import why_not_read
 from offbeat.engines.sim.ahead.reading import Reading
 from offbeat.engines.sim.ahead.rhythm import readings
@@ -30,7 +31,8 @@ from offbeat.engines.sim.ahead.states import GIVEN, MODEL
 from offbeat.engines.sim.ahead.unchanged import Unchanged
 from offbeat.engines.sim.recording import EXECUTORS, ORACLE
 from offbeat.engines.sim.simulator import Simulator
-from offbeat.experiments.runs import Job, run_one, time_segments
+from offbeat.experiments.runs import Job, run_one
+from offbeat.experiments.segments import time_segments
 from offbeat.experiments.setup import Setup
 from offbeat.world.topology import build
 
@@ -86,7 +88,7 @@ def test_a_run_by_pieces_is_the_oracles(world: World, few: int, rule: str, rows:
     """Models, curve, trace and digest, in segments too, whether what is heard is read together or not."""
     p = prepared(topology="star", agents=5, until=8.0, eval_every=4.0, optimizer=rule)
     p = replace(p, world=world)
-    with patch.object(reading, "FEW", few), patch("offbeat.experiments.runs.SEGMENT", rows):
+    with patch.object(reading, "FEW", few), patch("offbeat.experiments.segments.SEGMENT", rows):
         ours, wanted = (run_one(Job(p, find("asbcd"), 0.05, how)) for how in ("levels", "event-by-event"))
     assert same(ours, wanted) and ours.trace is not None and ours.trace.blocks
     assert ours.models[0].numpy().tobytes() == wanted.models[0].numpy().tobytes()
@@ -240,7 +242,7 @@ def test_what_is_heard_counts_in_the_length_of_segments() -> None:
     p = prepared(agents=40, until=20.0)
     near, far = (Job(p, find(name), 0.05) for name in ("adsgd", "asbcd"))
     assert (near.heard, far.heard) == (p.topology.degree, 39)
-    with patch("offbeat.experiments.runs.SEGMENT", 4_000):
+    with patch("offbeat.experiments.segments.SEGMENT", 4_000):
         assert len(time_segments(p, 1, far.heard)) > len(time_segments(p, 1, near.heard)) > 0
 
 

@@ -20,8 +20,9 @@ from offbeat.engines.sim.ahead.instants import NoTimetable
 from offbeat.engines.sim.ahead.scheduled import ScheduledRun
 from offbeat.engines.sim.simulator import Simulator
 from offbeat.engines.trace import TraceSummary, joined
-from offbeat.experiments import runs as runs_module
-from offbeat.experiments.runs import Job, engines, run_many, run_one, simulator, time_segments
+from offbeat.experiments import segments
+from offbeat.experiments.runs import Job, engines, run_many, run_one, simulator
+from offbeat.experiments.segments import time_segments
 from offbeat.experiments.setup import Setup
 from offbeat.world.delays import empirical
 
@@ -104,7 +105,7 @@ def test_what_happens_at_the_same_instant_is_ordered_as_by_the_simulator() -> No
 
 def in_segments(monkeypatch: pytest.MonkeyPatch, rows: int = 400) -> None:
     """Cut runs into segments of so many rows."""
-    monkeypatch.setattr(runs_module, "SEGMENT", rows)
+    monkeypatch.setattr(segments, "SEGMENT", rows)
 
 
 @pytest.mark.parametrize(
@@ -116,6 +117,7 @@ def in_segments(monkeypatch: pytest.MonkeyPatch, rows: int = 400) -> None:
         {"agents": 2, "skew": 0.0, "until": 200.0, "communication": "lognormal 5 mean 3"},
         {"agents": 50, "eval_every": 0.5},
         {"task": "quadratic", "topology": "star", "until": 100.0},
+        {"target": 0.4, "stop_at": "target"},
     ],
 )
 def test_a_run_in_segments_is_the_same(monkeypatch: pytest.MonkeyPatch, changed: dict[str, Any]) -> None:
@@ -325,7 +327,7 @@ def test_the_simulator_may_drop_what_it_recorded(monkeypatch: pytest.MonkeyPatch
 
 MEASURE = """
 from pathlib import Path
-from offbeat.experiments import memory, runs
+from offbeat.experiments import memory, runs, segments
 from offbeat.engines import recorder
 from offbeat.algorithms import find
 from offbeat.experiments.experiment import Experiment
@@ -333,7 +335,7 @@ from offbeat.experiments.setup import prepare
 def peak():
     lines = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
     return 1024 * int(lines["VmHWM"].split()[0])
-runs.SEGMENT = recorder.PART = memory.PART = rows
+segments.SEGMENT = recorder.PART = memory.PART = rows
 row, common = find("adsgd"), dict(task="digits", topology="ring")
 runs.run_one(runs.Job(prepare(Experiment(agents=9, until=2, **common), 0), row, 0.01, how))
 p = prepare(Experiment(agents=agents, until=until, eval_every=until / 2, **common), 0)

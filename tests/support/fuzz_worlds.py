@@ -22,7 +22,7 @@ import torch
 
 from offbeat import OffbeatError, SettingError
 from offbeat.algorithms import Algorithm, find
-from offbeat.experiments import runs
+from offbeat.experiments import segments
 from offbeat.experiments.experiment import Experiment
 from offbeat.experiments.runs import Job, run_many, run_one
 from offbeat.experiments.setup import Setup, prepare
@@ -204,7 +204,7 @@ def mismatches(number: int) -> list[str]:
     )
     said += differs("auto", run_one(Job(w.p, w.row, w.lr, "auto")))
     if Job(w.p, w.row, w.lr).by_levels:
-        with patch.object(runs, "SEGMENT", 40):
+        with patch.object(segments, "SEGMENT", 40):
             said += differs("in segments", run_one(Job(w.p, w.row, w.lr, "auto", keep_trace=False)))
         other = replace(w.p, eval_times=w.p.eval_times)
         jobs = [

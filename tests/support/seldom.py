@@ -15,7 +15,7 @@ _preload = forkserver.set_forkserver_preload
 
 
 def _as_here(modules_names: list[str]) -> None:
-    _preload([*modules_names, __name__, "sklearn.datasets"])  # each worker that loads digits would import it
+    _preload([*modules_names, __name__])
 
 
 for _module in (ends, experiment):

@@ -19,7 +19,7 @@ from rich.console import Console
 from offbeat.core.errors import DataError, SettingError
 from offbeat.core.system import native
 from offbeat.tasks import data, fetching
-from offbeat.tasks.data import STEMS, load
+from offbeat.tasks.data import STEMS, images, load
 from offbeat.tasks.fetching import VARIABLE
 
 REAL = Path(os.environ.get("OFFBEAT_TEST_DATA") or Path(__file__).parents[3] / "shared" / "data")
@@ -43,6 +43,17 @@ def message(error: pytest.ExceptionInfo[Exception]) -> str:
 
 
 # The data sets themselves.
+
+
+def test_digits_are_those_of_scikit_learn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Read off its file, or asked for where that lies elsewhere."""
+    with monkeypatch.context() as patch:
+        patch.setattr("sklearn.datasets.load_digits", None)
+        read = images("digits")
+    monkeypatch.setattr(data, "_digits_file", lambda: Path("nowhere"))
+    given = images("digits")
+    for mine, theirs in zip(vars(read).values(), vars(given).values(), strict=True):
+        assert torch.equal(mine, theirs) if isinstance(mine, torch.Tensor) else mine == theirs
 
 
 def test_digits() -> None:

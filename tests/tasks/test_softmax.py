@@ -175,6 +175,63 @@ def test_bits_do_not_depend_on_the_width_of_the_vectors(functions: ctypes.CDLL) 
         assert torch.equal(*both)
 
 
+HIDDEN = 0.7  # the share of the pieces of a picture that are all zero
+
+
+def bits(
+    t: Logistic, models: Tensor, index: np.ndarray, marked: bool
+) -> tuple[Tensor, list[tuple[float, int]]]:
+    """Gradients as integers, NaN as one of them, and scores."""
+    library, _ = softmax._load()
+    assert library is not None
+    samples = softmax.Samples(t.data.train_x, t.data.train_y, t.data.classes, library)
+    assert samples.marked
+    if not marked:
+        samples.unmark()
+    out, rows = torch.empty_like(models), np.arange(len(models))
+    samples.gradients(models, rows, out, rows, index, t.reg)
+    scores = [samples.scores(row) for row in models]
+    return out.nan_to_num(nan=123.0).view(torch.int32), [(-1.0 if s != s else s, hits) for s, hits in scores]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.tuples(st.integers(1, 1024), st.integers(2, 23)), st.integers(1, 70), st.integers(0, 99),
+    st.sampled_from((1e-41, 1e-3, 1.0, 30.0, 1e30)), st.sampled_from((None, 0.0, -0.0, np.nan, np.inf)),
+    st.sampled_from((0.0, 0.001)),
+)  # fmt: skip
+def test_marked_vectors_give_the_same_bits(
+    shape: tuple[int, int], batch: int, seed: int, spread: float, odd: float | None, reg: float
+) -> None:
+    """Signs of zeros included; models with what is no number, or too near to 0 from below, among others."""
+    if softmax._load()[0] is None:
+        pytest.skip(softmax.name())
+    (features, classes), source = shape, torch.Generator().manual_seed(seed)
+    x = (torch.rand((50, features), generator=source) * 255).round() / 255
+    x *= (torch.rand((50, -(-features // 16)), generator=source) > HIDDEN).repeat_interleave(16, 1)[
+        :, :features
+    ]
+    x[:, features // 2 :] *= (
+        torch.arange(50)[:, None] % 3 == 0
+    )  # with one vector or two there are enough as well
+    y = torch.randint(classes, (50,), generator=source)
+    t = Logistic(DataSet("sparse", x, y, x, y, classes), Minibatches(np.zeros((9, 1), np.int64), 1), reg)
+    models, index = drawn(t, 3, batch, seed, spread)
+    if odd is not None:
+        models[1, seed % models.shape[1] :: 3] = odd
+    (ours, scores), (theirs, others) = (bits(t, models, index, marked) for marked in (True, False))
+    assert torch.equal(ours, theirs) and scores == others
+
+
+def test_what_is_marked(functions: ctypes.CDLL) -> None:
+    """Pictures that are mostly empty; not those that are full, nor pixels that are no bytes."""
+    full = torch.full((60, 784), 0.2)
+    empty = full * (torch.arange(784) < 100)
+    y = torch.zeros(60, dtype=torch.int64)
+    for x, marked in ((full, False), (empty, True), (empty * 0.77, False)):
+        assert softmax.Samples(x, y, 10, functions).marked is marked
+
+
 def test_models_that_diverged(functions: ctypes.CDLL) -> None:
     """Infinities and NaN come through as they do in torch, and in their own rows only."""
     t = task(20, 5)

@@ -74,7 +74,7 @@ class A2CiD2(ADPSGD):
         """The flow since the last event: the exponential of a 2 x 2 matrix."""
         eta, _ = self.rates(self.view)
         if self.view.peers and eta and self.unit and self.now > self.since:
-            c = (1 - math.exp(-2 * eta * (self.now - self.since) / self.unit)) / 2
+            c = (1 - math.e ** (-2 * eta * (self.now - self.since) / self.unit)) / 2
             x, tilde = self.x, self.tilde
             self.x = opened(weighted((1 - c, x), (c, tilde)))
             self.tilde = weighted((1 - c, tilde), (c, x))

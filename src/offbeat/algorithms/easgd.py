@@ -61,12 +61,12 @@ class EASGD(Meeting):
     def begin(self) -> None:
         """The next gradient, and the exchange beside it."""
         self.compute(self.x if self.v is None else self.x - self.momentum * self.v)
-        if self.gradients % self.every == 0:
+        if self.gradients == 0:
             if self.me == self.view.server:
                 self.x = self.x - self.drawn(self.x)
             else:
                 self.ask(self.view.server)
-        self.gradients += 1
+        self.gradients = (self.gradients + 1) % self.every
 
     def drawn(self, x: Vector) -> Vector:
         """At the server: the centre moves towards x, by what is returned."""

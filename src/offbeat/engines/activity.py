@@ -44,9 +44,9 @@ class Activity:
         self.ages += np.bincount(np.searchsorted(EDGES, ages, side="right") - 1, minlength=len(EDGES))
         done, sent = rows_of(events, GradientDone), transmissions
         # one after another, so that the sums are the same in whatever parts they come
-        np.add.at(self._computing, done["agent"], done["end"] - done["start"])
-        np.add.at(self._sending, sent["agent"], sent["end"] - sent["start"])
-        np.add.at(self.sent, sent["agent"], sent["bytes"])
+        self._computing = _added(self._computing, done["agent"], done["end"] - done["start"])
+        self._sending = _added(self._sending, sent["agent"], sent["end"] - sent["start"])
+        self.sent = _added(self.sent, sent["agent"], sent["bytes"]).astype(np.int64)
         np.maximum.at(self._last, done["agent"], done["end"])
         for kind in (Crashed, Rejoined):
             rows = rows_of(events, kind)
@@ -82,6 +82,12 @@ class Activity:
         """The bins up to the oldest: where each begins, and how many models are in it."""
         count = int(np.flatnonzero(self.ages).max(initial=-1)) + 1
         return {"from": EDGES[:count].tolist(), "count": self.ages[:count].tolist()}
+
+
+def _added(sums: np.ndarray, which: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """These sums with values added to some of them, one after another."""
+    which = np.concatenate([np.arange(len(sums)), which])
+    return np.bincount(which, np.concatenate([sums, values]), len(sums))
 
 
 def carried(events: np.ndarray, transmissions: np.ndarray) -> dict[Link, int]:

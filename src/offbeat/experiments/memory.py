@@ -9,6 +9,7 @@ from offbeat.engines.recorder import PART
 from offbeat.engines.sim.recording import LONGEST, PER_AGENT
 from offbeat.experiments import runs
 from offbeat.experiments.runs import Job
+from offbeat.experiments.segments import segment_of
 from offbeat.experiments.setup import Setup, check_algorithm, refuse
 
 WORTH_SAYING = 500_000_000  # bytes from which a command says how much it needs
@@ -57,7 +58,7 @@ def need(job: Job, beside: int = 1) -> Need:
             LEVELS[0] + (LEVELS[1] + LEVELS[2] * edge) * degree,
             (KEPT[0] + KEPT[1] * degree) * job.keep_trace,
         )
-        here = min(updates, runs.SEGMENT / (1 + degree) / beside)
+        here = min(updates, segment_of(setup) / (1 + degree) / beside)
         trace = here * table + (updates - here) * kept
     else:
         more = setup.steps.vectors + (0.0 if setup.codec is None else ARRIVED)

@@ -17,6 +17,7 @@ import torch
 from offbeat.algorithms import Algorithm, check_codec
 from offbeat.core.errors import SettingError, unknown
 from offbeat.core.optimizers import Optimizer, Steps
+from offbeat.core.pairs import Meeting
 from offbeat.core.promises import unchanged
 from offbeat.core.rates import above_zero
 from offbeat.core.ring import Ring
@@ -27,6 +28,7 @@ from offbeat.core.vector import Parts
 from offbeat.engines.activity import Link
 from offbeat.engines.sim.ahead.instants import NoTimetable
 from offbeat.engines.sim.ahead.levels import Levels
+from offbeat.engines.sim.ahead.mailing import MailRun
 from offbeat.engines.sim.ahead.placeholders import NotLinear
 from offbeat.engines.sim.ahead.probing import why_not_read
 from offbeat.engines.sim.ahead.rhythm import readings
@@ -40,6 +42,7 @@ from offbeat.engines.sim.simulator import Simulator
 from offbeat.engines.trace import Trace, TraceSummary
 from offbeat.experiments.limits import limit_of
 from offbeat.experiments.measuring import Measurements
+from offbeat.experiments.segments import time_segments
 from offbeat.experiments.setup import Setup
 from offbeat.experiments.worlds import check_reached
 from offbeat.results.holdings import Holdings
@@ -48,9 +51,9 @@ from offbeat.results.values import Progress
 from offbeat.world.sending import why_no_timetable
 
 AUTO, LEVELS = "auto", "levels"
+Timed = RingRun | RoundRun | MailRun
 HOW = (AUTO, LEVELS, *EXECUTORS)  # of evaluation; auto: by levels where a timetable is known, else batched
 TOGETHER = 8, 1024  # runs that are made side by side, at most, and their agents: by then every call is wide
-SEGMENT = 1_000_000  # updates, and models that they mix, in a segment of the timetable
 
 
 @dataclass(frozen=True)
@@ -101,11 +104,17 @@ class Job:
         return self.executor in (AUTO, LEVELS) and not self.check and not self.why_not_by_levels
 
     @property
-    def recurrent(self) -> type[RingRun] | type[RoundRun] | None:
-        """The engine of what may be made by a recurrence: a ring of sums, or rounds; None: neither is it."""
+    def timed(self) -> "type[Timed] | None":
+        """The engine of what may be timed before its arithmetic otherwise than by levels: rings of sums and
+        rounds, from recurrences; pairs, event by event. None: it is none of these.
+        """
         agent, own = self.spec.prototype, self.spec.user_defined
         plain = self.executor == AUTO and not self.check and self.setup.codec is None
-        if not plain or own or why_no_timetable(self.setup.world) or agent.local_steps > 1:
+        if not plain or own or why_no_timetable(self.setup.world):
+            return None
+        if isinstance(agent, Meeting):
+            return MailRun
+        if agent.local_steps > 1:
             return None
         return RingRun if isinstance(agent, Ring) else RoundRun if isinstance(agent, Rounds) else None
 
@@ -117,10 +126,17 @@ class Job:
 
     @property
     def beside(self) -> int:
-        """How many runs like it are made side by side, at most; one if it is long and keeps its trace."""
+        """How many runs like it are made side by side, at most; one if it is long and keeps its trace, or if
+        it ends at its target, for what lies beside goes on; but for calls of torch, which gain by width.
+        """
         long = self.keep_trace and len(time_segments(self.setup, 1, self.heard)) > 1
         most = max(1, min(TOGETHER[0], TOGETHER[1] // self.setup.topology.n))
-        return most if self.by_levels and not long else 1
+        return most if self.by_levels and not long and not (self.setup.ends_at and self._compiled) else 1
+
+    @property
+    def _compiled(self) -> bool:
+        native = getattr(self.setup.task, "native", None)
+        return native is not None and native() is not None
 
     def fits_beside(self, first: "Job") -> bool:
         """Whether it can be made beside that one: gradients of both are evaluated in one call."""
@@ -141,15 +157,6 @@ def _why_not_read(spec: Algorithm, steps: Steps) -> str:
 @cache
 def _probed(kind: Any, options: tuple[tuple[str, Any], ...], steps: Steps) -> str:
     return why_not_read(partial(kind, **dict(options)), partial(steps.rule, 1.0))
-
-
-def time_segments(setup: Setup, beside: int, heard: float | None = None) -> Sequence[float]:
-    """Where the segments of time end, one timetable each, of so many such runs side by side. heard: of how
-    many agents one mixes models; None: of its neighbours.
-    """
-    heard = setup.topology.degree if heard is None else heard
-    count = math.ceil(beside * setup.updates * (1 + heard) / SEGMENT)
-    return [*[setup.until * k / count for k in range(1, count)], setup.until]
 
 
 def run_many(jobs: Sequence[Job], progress: Progress | None = None) -> Iterator[Run]:
@@ -191,7 +198,7 @@ def _made(jobs: Sequence[Job], most: int, progress: Progress | None) -> Sequence
 # -- which engine ----------------------------------------------------------------------------------
 
 
-def engines(jobs: Sequence[Job], most: int = 1024) -> Sequence[Simulator | ScheduledRun | RingRun | RoundRun]:
+def engines(jobs: Sequence[Job], most: int = 1024) -> Sequence[Simulator | ScheduledRun | Timed]:
     """The engines of the first job, and of those that can be made beside it: by levels at most so many."""
     first = jobs[0]
     if first.executor in EXECUTORS:
@@ -205,9 +212,9 @@ def engines(jobs: Sequence[Job], most: int = 1024) -> Sequence[Simulator | Sched
             break
     if runs:
         return Levels(runs, first.setup.task, first.setup.task.initial()).runs
-    if (kind := first.recurrent) is not None and most:
+    if (kind := first.timed) is not None and most:
         try:
-            return [_recurrence(first, kind)]
+            return [_timed(first, kind)]
         except NoTimetable:
             pass
     if first.executor == LEVELS:
@@ -227,7 +234,7 @@ def simulator(job: Job) -> Simulator:
     return Simulator(spec.new, rule, *world, returns, checker, keep, setup.codec)
 
 
-def _recurrence(job: Job, kind: type[RingRun] | type[RoundRun]) -> RingRun | RoundRun:
+def _timed(job: Job, kind: type[Timed]) -> Timed:
     setup, new = job.setup, cast(Callable[[], Any], job.spec.new)
     rule = partial(setup.steps.rule, job.lr)
     return kind(new, rule, setup.topology, setup.task, setup.world, job.keep_trace)
@@ -256,7 +263,7 @@ class ActiveRun:
     """A run that is being made. ended: what came out, if that was before its time."""
 
     job: Job
-    engine: Simulator | ScheduledRun | RingRun | RoundRun
+    engine: Simulator | ScheduledRun | Timed
     measured: Measurements = field(init=False)
     ended: Run | None = None
 

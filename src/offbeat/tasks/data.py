@@ -10,6 +10,7 @@ import io
 import math
 import struct
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -115,13 +116,24 @@ def _mnist(name: str, root: Path | None) -> Images:
 
 
 def _digits() -> Images:
-    from sklearn.datasets import load_digits  # takes a second, and nothing else here needs it
+    """From scikit-learn's own file; to import scikit-learn takes more than a second."""
+    file = _digits_file()
+    if file.is_file():
+        pixels, labels = np.split(np.loadtxt(file, delimiter=","), [-1], axis=1)
+    else:  # it lies elsewhere in this version
+        from sklearn.datasets import load_digits
 
-    bunch = load_digits()
-    x = torch.from_numpy(bunch.images.astype(np.uint8)).unsqueeze(1)
-    y = torch.from_numpy(bunch.target.astype(np.int64))
+        pixels, labels = load_digits(return_X_y=True)
+    x = torch.from_numpy(pixels.astype(np.uint8)).view(-1, 1, 8, 8)
+    y = torch.from_numpy(labels.astype(np.int64).ravel())
     test = torch.arange(len(y)) % 5 == 4
     return Images("digits", x[~test], y[~test], x[test], y[test], CLASSES, scale=16)
+
+
+def _digits_file() -> Path:
+    spec = find_spec("sklearn")
+    (place,) = spec.submodule_search_locations or [""] if spec is not None else [""]
+    return Path(place, "datasets", "data", "digits.csv.gz")
 
 
 def _variants(stem: str) -> list[str]:

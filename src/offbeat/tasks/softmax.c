@@ -10,7 +10,11 @@
    The tiles (NB samples x NC classes forward, ND vectors of pixels x NC classes backward) keep all sums in
    registers: 4 x 5 forward was 10 % slower, ND = 2 as well; NC = 10 was 5 % faster but needs twice the code.
    Bytes are turned into floats twice rather than kept, which is free beside the products. Without prefetch a
-   gradient on data that are in no cache takes 1.5 times as long. */
+   gradient on data that are in no cache takes 1.5 times as long.
+
+   Where many vectors of pixels are all zero, as in pictures of digits, those that are not are marked, and only
+   these are multiplied: that gives the same bits, for a sum does not change by 0 * w. It would where w is not
+   finite, and a sum that is -0 may become 0; models with such numbers (`unmarked`) go the whole way. */
 
 #include <math.h>
 #include <stddef.h>
@@ -29,6 +33,7 @@ enum { WIDE = 8, NB = 1, NC = 5, ND = 2 };
 #else
 enum { WIDE = 4, NB = 1, NC = 5, ND = 2 };
 #endif
+enum { MANY = 10, WORD = 64 }; /* classes of marked vectors at a time; vectors of a part that can be marked */
 enum { PARTS = LANES / WIDE, FINE = 0, MEMORY = 1, SAMPLE = 2, ROW = 3 }; /* from FINE on: what is returned */
 
 typedef float vec __attribute__((vector_size(4 * WIDE)));
@@ -43,6 +48,7 @@ struct samples {
     size_t count, stride, features, classes; /* stride: bytes from row to row */
     int32_t bytes;                           /* whether pixels are bytes */
     float scale;
+    const uint64_t *marks; /* [count, PARTS]: bit k of part p, whether of vector k * PARTS + p a pixel is not 0; or NULL */
 };
 
 struct work {
@@ -50,6 +56,10 @@ struct work {
     const char **rows; /* of the pixels of this batch, and AHEAD of the next */
     const float *bias;
     size_t wide, batch, padded;
+    int marked;             /* whether it goes by marks; then w is [wide / WIDE, classes, WIDE], */
+    const uint64_t **marks; /* these are those of `rows`, */
+    float *turned;          /* this is what `residuals` left in z, [batch, classes], */
+    uint32_t *in, *many;    /* and these say in which samples a vector is marked, [wide / WIDE, batch]; in how many */
 };
 
 INLINE vec load(const float *at) { vec v; memcpy(&v, at, sizeof v); return v; }
@@ -82,6 +92,11 @@ INLINE float total(const vec *part)
     v = _mm512_add_ps(v, _mm512_shuffle_ps(v, v, 0x4E));
     v = _mm512_add_ps(v, _mm512_shuffle_ps(v, v, 0xB1));
     return _mm512_cvtss_f32(v);
+#elif defined(__AVX2__)
+    const __m256 v = (__m256)(part[0] + part[1]);
+    __m128 x = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
+    x = _mm_add_ps(x, _mm_movehl_ps(x, x));
+    return _mm_cvtss_f32(_mm_add_ss(x, _mm_movehdup_ps(x)));
 #else
     float x[LANES];
     UNROLL for (int i = 0; i < LANES; i++)
@@ -173,6 +188,59 @@ INLINE void backward(const int nd, const int nc, const int bytes, const struct s
         }
 }
 
+/* `forward` of one sample by its marked vectors. */
+INLINE void marked_forward(const int nc, const struct samples *s, const struct work *work, size_t b, size_t c)
+{
+    const char *row = work->rows[b];
+    vec sum[MANY][PARTS] = {0};
+    UNROLL for (int p = 0; p < PARTS; p++)
+        for (uint64_t left = work->marks[b][p]; left; left &= left - 1) {
+            const size_t k = (size_t)__builtin_ctzll(left) * PARTS + (size_t)p;
+            const float *w = work->w + (k * s->classes + c) * WIDE;
+            const vec a = pixels(row, k * WIDE, 1);
+            UNROLL for (int j = 0; j < nc; j++)
+                sum[j][p] += a * load(w + j * WIDE);
+        }
+    UNROLL for (int j = 0; j < nc; j++)
+        work->z[(c + j) * work->padded + b] = total(sum[j]) * s->scale + work->bias[c + j];
+}
+
+/* `backward` of vector k by the samples in which it is marked. */
+INLINE void marked_backward(const int nc, const struct samples *s, const struct work *work, size_t k, size_t c,
+                            float twice, float *out)
+{
+    const float *w = work->w + (k * s->classes + c) * WIDE;
+    const uint32_t *in = work->in + k * work->batch, *end = in + work->many[k];
+    const size_t at = k * WIDE, here = s->features - at < WIDE ? s->features - at : WIDE;
+    vec sum[MANY];
+    UNROLL for (int j = 0; j < nc; j++) {
+        const vec x = load(w + j * WIDE), y = x * x + 1.0f;
+        sum[j] = twice * x / (y * y);
+    }
+    for (; in < end; in++) {
+        const vec a = pixels(work->rows[*in], at, 1);
+        const float *z = work->turned + *in * s->classes + c;
+        UNROLL for (int j = 0; j < nc; j++)
+            sum[j] += a * z[j];
+    }
+    UNROLL for (int j = 0; j < nc; j++) {
+        float *to = out + (c + j) * s->features + at, last[WIDE];
+        const vec v = sum[j];
+        if (here == WIDE)
+            store(to, v);
+        else
+            store(last, v), memcpy(to, last, sizeof(float) * here);
+    }
+}
+
+/* For all classes, MANY at a time and then one by one. */
+#define BY_MANY(call)                                                                                        \
+    for (size_t c = 0, many; c < s->classes; c += many) {                                                    \
+        many = s->classes - c < MANY ? 1 : MANY;                                                             \
+        if (many == MANY) { enum { nc = MANY }; call; }                                                      \
+        else { enum { nc = 1 }; call; }                                                                      \
+    }
+
 /* For all classes, NC at a time and then what is left of them: how many is a constant. */
 #define BY_CLASSES(call)                                                                                     \
     for (size_t c = 0; c < s->classes; c += NC)                                                              \
@@ -189,14 +257,32 @@ INLINE void backward(const int nd, const int nc, const int bytes, const struct s
     if (s->bytes) { enum { bytes = 1 }; call; }                                                              \
     else { enum { bytes = 0 }; call; }
 
+INLINE void ahead(const struct samples *s, const struct work *work, size_t k)
+{
+    for (size_t line = 0; line < s->stride; line += LINE)
+        __builtin_prefetch(work->rows[k] + line);
+}
+
+static void marked_logits(const struct samples *s, const struct work *work)
+{
+    for (size_t b = 0; b < work->batch; b++) {
+        ahead(s, work, b + AHEAD);
+        __builtin_prefetch(work->marks[b + AHEAD]);
+        BY_MANY(marked_forward(nc, s, work, b, c))
+    }
+}
+
 /* All logits of a batch, and a prefetch of what comes next. */
 INLINE void logits(const int bytes, const struct samples *s, const struct work *work)
 {
+    if (work->marked) {
+        marked_logits(s, work);
+        return;
+    }
     size_t b = 0;
     for (; b + NB <= work->batch; b += NB) {
         for (size_t k = b + AHEAD; k < b + AHEAD + NB; k++)
-            for (size_t line = 0; line < s->stride; line += LINE)
-                __builtin_prefetch(work->rows[k] + line);
+            ahead(s, work, k);
         BY_CLASSES(forward(NB, nc, bytes, s, work, b, c))
     }
     for (; b < work->batch; b++)
@@ -253,23 +339,89 @@ static void residuals(const struct samples *s, const struct work *work, const in
 static int opened(struct work *work, const struct samples *s, size_t batch)
 {
     work->wide = padding(s->features), work->batch = batch, work->padded = padding(batch);
-    const size_t size = sizeof(float) * s->classes * (work->wide + work->padded);
-    work->w = aligned_alloc(LINE, size);
+    const size_t classes = s->classes, vectors = work->wide / WIDE;
+    work->w = aligned_alloc(LINE, sizeof(float) * classes * (work->wide + work->padded));
     work->rows = malloc(sizeof(char *) * (batch + AHEAD + NB));
-    if (!work->w || !work->rows)
+    work->marks = malloc(sizeof(uint64_t *) * (batch + AHEAD + NB));
+    work->turned = malloc(sizeof(float) * classes * batch);
+    work->many = malloc(sizeof(uint32_t) * vectors * (batch + 1));
+    if (!work->w || !work->rows || !work->marks || !work->turned || !work->many)
         return 0;
-    work->z = work->w + s->classes * work->wide;
-    memset(work->w, 0, size);
+    work->z = work->w + classes * work->wide, work->in = work->many + vectors;
+    memset(work->z, 0, sizeof(float) * classes * work->padded);
     return 1;
 }
 
-static void closed(struct work *work) { free(work->w); free(work->rows); }
-
-static void unpacked(struct work *work, const float *x, const struct samples *s)
+static void closed(struct work *work)
 {
-    for (size_t c = 0; c < s->classes; c++)
-        memcpy(work->w + c * work->wide, x + c * s->features, sizeof(float) * s->features);
+    free(work->w), free(work->rows), free(work->marks), free(work->turned), free(work->many);
+}
+
+/* The k-th sample of this batch, and of what is fetched ahead, is that one. */
+INLINE void aimed(struct work *work, size_t k, const struct samples *s, size_t sample)
+{
+    work->rows[k] = (const char *)s->pixels + sample * s->stride;
+    work->marks[k] = s->marks ? s->marks + sample * PARTS : NULL;
+}
+
+/* Numbers with which marked vectors are not enough: what is no number, or above 10^6, of which a product may be
+   none; -0, and what is below 0 but so near that the regulariser may make -0 of it. */
+INLINE ivec refused(vec x)
+{
+    return (((ivec)x & INT32_MAX) > 0x49742400) | ((ivec)x < INT32_MIN + 0x00800000);
+}
+
+/* Lay the weights out by vectors of pixels; whether marked vectors are enough for this model. */
+static int laid(struct work *work, const float *x, const struct samples *s, float twice)
+{
+    ivec found = {0};
+    for (size_t c = 0; c <= s->classes; c++) { /* the last of these are the biases */
+        const size_t count = c < s->classes ? s->features : s->classes;
+        const float *from = x + c * s->features;
+        for (size_t d = 0; d < count; d += WIDE) {
+            float last[WIDE] = {0};
+            if (count - d < WIDE)
+                memcpy(last, from + d, sizeof(float) * (count - d));
+            const vec v = load(count - d < WIDE ? last : from + d);
+            found |= refused(v);
+            if (c < s->classes)
+                store(work->w + (d / WIDE * s->classes + c) * WIDE, v);
+        }
+    }
+    int any = 0;
+    for (int i = 0; i < WIDE; i++)
+        any |= found[i];
+    return !any && twice >= 1e-6f;
+}
+
+/* The weights with rows padded to `wide`, or, where marked vectors are enough, by vectors. */
+static void unpacked(struct work *work, const float *x, const struct samples *s, float twice)
+{
     work->bias = x + s->classes * s->features;
+    work->marked = s->marks && laid(work, x, s, twice);
+    for (size_t c = 0; c < s->classes && !work->marked; c++) {
+        float *w = work->w + c * work->wide;
+        memcpy(w, x + c * s->features, sizeof(float) * s->features);
+        memset(w + s->features, 0, sizeof(float) * (work->wide - s->features));
+    }
+}
+
+/* What `backward` is, by the marks. */
+static void marked_gradient(const struct samples *s, const struct work *work, float twice, float *out)
+{
+    const size_t batch = work->batch, classes = s->classes, vectors = work->wide / WIDE;
+    memset(work->many, 0, sizeof(uint32_t) * vectors);
+    for (size_t b = 0; b < batch; b++) {
+        for (size_t c = 0; c < classes; c++)
+            work->turned[b * classes + c] = work->z[c * work->padded + b];
+        for (size_t p = 0; p < PARTS; p++)
+            for (uint64_t left = work->marks[b][p]; left; left &= left - 1) {
+                const size_t k = (size_t)__builtin_ctzll(left) * PARTS + p;
+                work->in[k * batch + work->many[k]++] = (uint32_t)b;
+            }
+    }
+    for (size_t k = 0; k * WIDE < s->features; k++)
+        BY_MANY(marked_backward(nc, s, work, k, c, twice, out))
 }
 
 INLINE void gradient(const int bytes, const struct samples *s, const struct work *work, const int64_t *index,
@@ -277,6 +429,10 @@ INLINE void gradient(const int bytes, const struct samples *s, const struct work
 {
     logits(bytes, s, work);
     residuals(s, work, index, twice, out + s->classes * s->features);
+    if (work->marked) {
+        marked_gradient(s, work, twice, out);
+        return;
+    }
     size_t d = 0;
     for (; d + ND * WIDE <= work->wide; d += ND * WIDE)
         BY_CLASSES(backward(ND, nc, bytes, s, work, d, c, twice, out))
@@ -303,8 +459,8 @@ int softmax_gradients(const struct samples *s, const float *pool, size_t pool_ro
         const int64_t *mine = index + r * batch;
         const size_t left = (m - r) * batch;
         for (size_t k = 0; k < batch + AHEAD + NB; k++)
-            work.rows[k] = (const char *)s->pixels + (size_t)mine[k < left ? k : left - 1] * s->stride;
-        unpacked(&work, pool + (size_t)from[r] * size, s);
+            aimed(&work, k, s, (size_t)mine[k < left ? k : left - 1]);
+        unpacked(&work, pool + (size_t)from[r] * size, s, twice);
         BY_KIND(gradient(bytes, s, &work, mine, twice, out + (size_t)to[r] * size))
     }
     closed(&work);
@@ -319,13 +475,13 @@ int softmax_scores(const struct samples *s, const float *x, const double *weight
     struct work work;
     const int enough = opened(&work, s, LANES);
     if (enough)
-        unpacked(&work, x, s);
+        unpacked(&work, x, s, 1.0f);
     double sum = 0;
     int64_t hits = 0;
     for (size_t at = 0; enough && at < s->count; at += LANES) {
         work.batch = s->count - at < LANES ? s->count - at : LANES;
         for (size_t k = 0; k < LANES + AHEAD + NB; k++)
-            work.rows[k] = (const char *)s->pixels + (at + k < s->count ? at + k : s->count - 1) * s->stride;
+            aimed(&work, k, s, at + k < s->count ? at + k : s->count - 1);
         BY_KIND(logits(bytes, s, &work))
         float own[LANES], most[LANES], all[LANES];
         for (size_t b = 0; b < work.batch; b++) {
@@ -351,4 +507,24 @@ int softmax_scores(const struct samples *s, const float *x, const double *weight
     *right = hits;
     closed(&work);
     return enough ? FINE : MEMORY;
+}
+
+/* Marks of all samples [count, PARTS]; 0 if they cannot be marked, or too many would be for it to be worth it. */
+int softmax_marks(const struct samples *s, uint64_t *marks)
+{
+    const size_t vectors = padding(s->features) / WIDE;
+    size_t found = 0;
+    if (!s->bytes || vectors > WORD * PARTS)
+        return 0;
+    memset(marks, 0, sizeof(uint64_t) * s->count * PARTS);
+    for (size_t i = 0; i < s->count; i++)
+        for (size_t k = 0; k < vectors; k++) {
+            const char *at = (const char *)s->pixels + i * s->stride + k * WIDE;
+            int any = 0;
+            for (int d = 0; d < WIDE; d++)
+                any |= at[d];
+            marks[i * PARTS + k % PARTS] |= (uint64_t)(any != 0) << k / PARTS;
+            found += any != 0;
+        }
+    return 4 * found <= 3 * s->count * vectors;
 }

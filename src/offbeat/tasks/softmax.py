@@ -27,6 +27,7 @@ from offbeat.tasks.dataset import DataSet
 FLAGS = ("-ffp-contract=fast", "-std=gnu11", "-Wno-psabi")
 LANES, LINE = 16, 64  # a row of pixels is padded: floats to whole vectors, bytes to whole lines of caches
 SCALES = (255, 16, 1)  # multiples of one of these fractions are kept as bytes: a quarter of the traffic
+MARKS = 4  # words of marks of a sample, at most
 BLOCK = 4096  # samples that are turned into bytes at a time
 EPSILON = 2.0**-24  # the largest relative error of one rounding in float32
 FINE, MEMORY, SAMPLE, ROW = range(4)
@@ -36,7 +37,7 @@ class _Struct(ctypes.Structure):
     _fields_ = [
         *((name, ctypes.c_void_p) for name in ("pixels", "labels")),
         *((name, ctypes.c_size_t) for name in ("count", "stride", "features", "classes")),
-        *(("bytes", ctypes.c_int32), ("scale", ctypes.c_float)),
+        *(("bytes", ctypes.c_int32), ("scale", ctypes.c_float), ("marks", ctypes.c_void_p)),
     ]
 
 
@@ -74,7 +75,23 @@ class Samples:
         data, value = (self._pixels.data_ptr(), self._labels.data_ptr()), 1 / scale if as_bytes else 1.0
         self._struct = _Struct(*data, len(x), stride, x.shape[1], classes, as_bytes, value)
         self._at = ctypes.addressof(self._struct)
+        self._mark(library)
         self.kind = f"pixels k/{scale} as bytes" if as_bytes else "pixels as floats"
+
+    def _mark(self, library: ctypes.CDLL) -> None:
+        """Mark which vectors of pixels are not all zero, where there are enough that are."""
+        mark, self._marks = library["softmax_marks"], np.empty((self._struct.count, MARKS), np.uint64)
+        mark.argtypes = [ctypes.c_void_p, ctypes.c_void_p]
+        at = self._marks.ctypes.data
+        self._struct.marks = at if mark(self._at, at) else None
+
+    @property
+    def marked(self) -> bool:
+        """Whether products are made of marked vectors of pixels alone; results are the same to the bit."""
+        return self._struct.marks is not None
+
+    def unmark(self) -> None:
+        self._struct.marks = None
 
     def gradients(
         self, pool: Tensor, rows: np.ndarray, out: Tensor, outs: np.ndarray, index: np.ndarray, reg: float
@@ -201,7 +218,9 @@ def _check(library: ctypes.CDLL) -> None:
     source = torch.Generator("cpu").manual_seed(0)
     for features, classes, batch, as_bytes in SHAPES:
         x = torch.rand((40, features), generator=source, device="cpu")
-        x = (x * 255).round_() / 255 if as_bytes else x
+        if as_bytes:
+            x = (x * 255).round_() / 255
+            x[:, features // 2 :] = 0  # so that it goes by marks
         y = torch.randint(classes, (40,), generator=source, device="cpu")
         samples = Samples(x, y, classes, library)
         pool = torch.full((6, samples.size), float("nan"), device="cpu")
@@ -214,5 +233,11 @@ def _check(library: ctypes.CDLL) -> None:
             if not bool(((pool[outs[r]] - wanted).abs() <= bound).all()):
                 raise native.KernelError("the compiled gradient is not the formula's")
         _, loss, _ = reference(x, y, classes, pool[0], 0.0)
+        if samples.marked:
+            made, scores = pool.clone(), samples.scores(pool[0])
+            samples.unmark()
+            samples.gradients(pool, rows, pool, outs, index.numpy(), 0.01)
+            if not torch.equal(made, pool) or scores != samples.scores(pool[0]):
+                raise native.KernelError("the compiled gradient by marks is another one")
         if not abs(samples.scores(pool[0])[0] - loss) <= 1e-5 * max(1.0, loss):
             raise native.KernelError("the compiled loss is not the formula's")

@@ -22,10 +22,12 @@ class Saving:
         values: 1 - T(one) / T(other) of each seed. Where the other never met the target it is at least that
             with the end of the run as its time; where only the other did, minus infinity
         least: whether some are only at least that
+        why: why there are no values
     """
 
     values: Sequence[float]
     least: bool
+    why: str = ""
 
     @property
     def middle(self) -> float:
@@ -40,7 +42,7 @@ class Saving:
 
     def __str__(self) -> str:
         if not self.values:
-            return "neither met the target"
+            return self.why
         some = f" [{_percent(min(self.values))} to {_percent(max(self.values))}]" * (len(self.values) > 1)
         return f"{'at least ' * self.least}{_percent(self.middle)} %{some}"
 
@@ -87,7 +89,16 @@ class Evidence:
                 continue
             least |= math.isinf(theirs[seed])
             values.append(1 - time / (ends[seed] if math.isinf(theirs[seed]) else theirs[seed]))
-        return Saving(values, least)
+        return Saving(values, least, "" if values else self._why_not_over(other))
+
+    def _why_not_over(self, other: "Evidence") -> str:
+        """Why it cannot be said by how much sooner these are there."""
+        mine, theirs = self.times.keys(), other.times.keys()
+        if not (mine and theirs):
+            return "only one of the two was run" if mine or theirs else "not run"
+        if not mine & theirs:
+            return "no seed was run of both"
+        return "neither met the target" + " with a seed that was run of both" * (mine != theirs)
 
     def __str__(self) -> str:
         """The times to the target, in words: median, smallest and largest."""

@@ -3,8 +3,9 @@
 Where agents wait for nobody, what happens when follows from random streams alone. In the order in which a
 run goes through them, a segment of time at a time:
 
-    reading, placeholders   what an algorithm's class does at its events, found out from it, in the end as
-    states, unchanged       states, and templates of linear forms
+    reading, placeholders,  what an algorithm's class does at its events, found out from it, in the end as
+    fields, states,         states, and templates of linear forms
+    unchanged
     rhythm, probing         what agents give one another, found out from that; whether a class can be read
     calendars               each agent's gradients and transmissions
     schedule, instants      all of them in order: which transmission is the newest at which gradient
@@ -22,5 +23,12 @@ Who waits for others has no such timetable, but where times follow from one anot
     round_reading           what an agent's class makes in a round
     round_values            the arithmetic
 
-    recorded                of any of them: what of its trace is kept
+Where agents answer whenever they are asked, events come as in the simulator, but no handler is called:
+
+    machine, numbers        what an agent's class does at an event, as a machine of states; and numbers
+                            that follow from the time
+    mailing                 such a run as an engine: its events, and what is recorded
+    mail_values             the arithmetic
+
+    recorded                of levels, rings and rounds: what of its trace is kept
 """

@@ -1,19 +1,13 @@
-"""In place of what a reading does not know: numbers, the time; and what handlers make of vectors without.
+"""In place of what a reading does not know: values, the time; and what handlers make of vectors without."""
 
-Fields of an agent are pickled with names for its vectors, so that they are the same bytes where the agent is
-in the same state, whatever its vectors are.
-"""
-
-import io
-import pickle
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from offbeat.core.agent import Agent, View
+from offbeat.core.agent import Agent
 from offbeat.core.forms import Piece, Replaced, pieces
 from offbeat.core.rules import Rule, bind
 from offbeat.core.vector import Applied, Parts, Vector, form
@@ -250,45 +244,3 @@ def late_bound(parts: Parts) -> Vector:
     v = Vector(parts)
     v.late = True
     return v
-
-
-class Fields(pickle.Pickler):
-    """Writes the fields of an agent, with names for vectors."""
-
-    def __init__(
-        self, file: io.BytesIO, agent: Agent, name: Callable[[Vector], tuple[str, int, int]]
-    ) -> None:
-        super().__init__(file)
-        self._name, self._round = name, agent.round
-        names = (agent, "agent"), (agent.view, "view"), (UNSEEN, "unseen")
-        self._known = {id(known): (named, 0, 0) for known, named in names}
-
-    def persistent_id(self, obj: Any) -> tuple[str, int, int] | None:
-        if isinstance(obj, Round):
-            return "round", obj - self._round, 0
-        return self._name(obj) if isinstance(obj, Vector) else self._known.get(id(obj))
-
-
-def frozen(agent: Agent, name: Callable[[Vector], tuple[str, int, int]]) -> bytes:
-    """The fields of an agent. Raises NotLinear if they cannot be pickled."""
-    file = io.BytesIO()
-    try:
-        Fields(file, agent, name).dump(vars(agent))
-    except (pickle.PicklingError, AttributeError, TypeError) as error:
-        raise NotLinear(f"its fields cannot be pickled ({error})") from None
-    return file.getvalue()
-
-
-class Restored(pickle.Unpickler):
-    """The inverse."""
-
-    def __init__(
-        self, fields: bytes, agent: Agent, view: View, places: list[Vector], late: list[list[Vector]]
-    ) -> None:
-        super().__init__(io.BytesIO(fields))
-        self._known: dict[str, Any] = {"agent": agent, "view": view, "unseen": UNSEEN}
-        self._vectors, self._late = places, late
-
-    def persistent_load(self, pid: tuple[str, int, int]) -> Any:
-        name, k, f = pid
-        return self._vectors[k] if name == "v" else self._late[k][f] if name == "late" else self._known[name]

@@ -26,6 +26,7 @@ from offbeat.core.rules import Rule, Scheduled
 from offbeat.core.schedules import Schedule
 from offbeat.core.vector import Scope, Vector
 from offbeat.engines.outbox import vectors
+from offbeat.engines.sim.ahead.fields import Restored, frozen
 from offbeat.engines.sim.ahead.placeholders import (
     GRADIENT,
     HEARD,
@@ -35,11 +36,9 @@ from offbeat.engines.sim.ahead.placeholders import (
     ZERO,
     Made,
     NotLinear,
-    Restored,
     SharedRule,
     Source,
     cut_of,
-    frozen,
     late_bound,
     unknown,
 )
@@ -270,7 +269,7 @@ class Reading:
                 cuts.append(cut_of(v))
             return "v", order[id(v)], 0
 
-        fields = frozen(agent, name)
+        fields, _ = frozen(agent, name)
         if len(self._states) > MOST:
             raise NotSoon(f"what an agent does has not repeated itself after {MOST:,} states")
         if (made.cuts or any(cuts)) and not agent.beyond_graph:

@@ -15,6 +15,7 @@ from offbeat.core.rounds import Rounds
 from offbeat.core.rules import Rule
 from offbeat.core.vector import Scope, Vector
 from offbeat.engines.outbox import vectors
+from offbeat.engines.sim.ahead.fields import frozen
 from offbeat.engines.sim.ahead.placeholders import (
     GRADIENT,
     HEARD,
@@ -27,7 +28,6 @@ from offbeat.engines.sim.ahead.placeholders import (
     Round,
     Source,
     Terms,
-    frozen,
 )
 
 LONGEST = 32  # rounds after which what an agent makes has to have repeated itself
@@ -249,7 +249,7 @@ class _Reader:
         if self.begins:
             self._new(made.source(agent.model))
         letter = tuple(map(place, self._letter)) if self.begins else self._letter
-        fields = frozen(agent, lambda v: ("v", place(made.source(v)), 0))
+        fields, _ = frozen(agent, lambda v: ("v", place(made.source(v)), 0))
         wide = len(vectors(self.message)) if self.message is not None else 1
         heard = tuple(sorted({k // wide for k in mixed}))
         form = _pruned(

@@ -1,0 +1,287 @@
+"""Agents that mail one another, without handlers: which of all events comes when is found out as in the
+simulator, from numbers alone; what an agent makes at each is known (`machine`); the arithmetic comes after.
+"""
+
+import math
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from heapq import heappop, heappush
+from typing import Any
+
+import numpy as np
+
+from offbeat.core.agent import Agent, View
+from offbeat.core.rules import Rule, Scheduled
+from offbeat.core.system.streams import BufferedStream, Purpose, python_stream
+from offbeat.core.vector import Parts, Vector
+from offbeat.engines.events import GradientDone, MailReceived, Started
+from offbeat.engines.recorder import Recorder
+from offbeat.engines.sim.ahead.instants import NoTimetable
+from offbeat.engines.sim.ahead.machine import ASKED, BEGIN, COMPUTED, Done, Machine, Mail, What
+from offbeat.engines.sim.ahead.mail_values import INITIAL, NONE, MailValues
+from offbeat.engines.sim.ahead.numbers import Function, Question
+from offbeat.engines.sim.ahead.placeholders import NotLinear
+from offbeat.engines.sim.ahead.rhythm import seen
+from offbeat.engines.sim.heap import DELIVERY, GRADIENT
+from offbeat.engines.trace import Trace, TraceSummary
+from offbeat.tasks.task import Task
+from offbeat.world.changes import finish
+from offbeat.world.sending import senders, slowdowns
+from offbeat.world.topology import Topology
+from offbeat.world.world import World
+
+PIECE = 1 << 17  # so many values are noted before they are made
+WORTH = 2000, 4
+"""So much is found out about what agents do; from then on more only while that is less than one in so many of
+the events: else it does not pay.
+"""
+
+
+@dataclass(slots=True, eq=False)
+class Letter:
+    """Mail: to whom, of which type, how many bytes, of which version; its values; when it left."""
+
+    to: tuple[int, ...]
+    kind: type
+    size: int
+    version: int
+    values: list[int]
+    start: float = -1.0
+
+
+class MailRun:
+    """A run of such agents, as an engine. Raises NoTimetable for others."""
+
+    def __init__(
+        self,
+        new_agent: Callable[[], Agent],
+        new_rule: Callable[[], Rule],
+        topology: Topology,
+        task: Task,
+        world: World,
+        keep_trace: bool,
+    ) -> None:
+        if isinstance(new_rule(), Scheduled):  # it counts its steps: each is another state
+            raise NoTimetable
+        n, seed, views, initial = topology.n, world.seed, topology.views(), task.initial()
+        self.n, self.now, self._wave, self._number = n, 0.0, 0, 0
+        self._rng = [python_stream(seed, Purpose.ALGORITHM, i) for i in range(n)]
+        for i, view in enumerate(views):
+            agent = new_agent()
+            agent.join(i, n, Vector(initial), view, new_rule(), self._rng[i])
+            agent.check()
+        self._senders = senders(world, range(n))
+        self._slow = [slowdowns(world, i, sends=False) for i in range(n)]
+        streams = (Purpose.COMPUTE, world.compute_delay), (Purpose.COMMUNICATION, world.communication_delay)
+        self._compute, self._send = (
+            [BufferedStream(of(i).draw, seed, purpose, i) for i in range(n)] for purpose, of in streams
+        )
+        self._unicast, self._model_bytes = world.sending == "unicast", sum([part.nbytes for part in initial])
+        self._machines, self._done, self._people, self._place = _machines(new_agent, new_rule, views)
+        self._values = MailValues(task, n, seed, self._done)
+        self._states = [machine.start for machine in self._machines]
+        self._own = [[INITIAL] for _ in range(n)]  # of each agent the values that its state has
+        self._numbers: list[Sequence[float]] = [() for _ in range(n)]  # and the numbers
+        self._versions, self.steps = [0] * n, [0] * n
+        self._outbox: list[deque[Letter]] = [deque() for _ in range(n)]
+        self._busy, self._carried = [False] * n, dict[tuple[int, tuple[int, ...]], int]()
+        self._heap: list[tuple[float, int, int, int, int, Any]] = []
+        self._recorder, self._messages, self._bytes = Recorder(n, keep_trace), 0, 0
+        self._kinds = dict[type, int]()  # as the trace numbers them
+
+    # -- as an engine ------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Every agent begins."""
+        for i in range(self.n):
+            self._recorder.event(Started(0.0, i))
+            self._happens(i, BEGIN, ())
+
+    def run(self, until: float) -> None:
+        """All up to that time. Raises NoTimetable where it does not pay, or nothing happens any more."""
+        heap, values, most = self._heap, self._values, self._values.many + PIECE
+        while heap and heap[0][0] <= until:
+            self.now, self._wave, priority, _, i, what = heappop(heap)
+            if priority == GRADIENT:
+                self._computed(i, what)
+            else:
+                self._arrived(i, *what)
+            if values.many > most:
+                self._make()
+                most = values.many + PIECE
+        if not heap or heap[0][0] == math.inf:
+            raise NoTimetable
+        self._make()
+
+    @property
+    def living(self) -> range:
+        """All agents: none crashes."""
+        return range(self.n)
+
+    def everybody(self) -> Parts:
+        """The agents' models, [n, P]."""
+        return self._values.rows([own[0] for own in self._own])
+
+    stacked = everybody
+
+    def stalled(self) -> None:
+        """Never, or there would have been no timetable."""
+
+    def counts(self) -> tuple[int, int, int]:
+        return sum(self.steps), self._messages, self._bytes
+
+    def carried(self, sent: np.ndarray) -> dict[tuple[int, int], int]:
+        """Bytes by link: sender, receiver; `sent` is not needed here."""
+        found = dict[tuple[int, int], int]()
+        for (i, to), size in self._carried.items():
+            for j in to:
+                found[i, j] = found.get((i, j), 0) + size
+        return found
+
+    def traced(self) -> Trace | TraceSummary:
+        return self._recorder.traced()
+
+    # -- events ------------------------------------------------------------------------------------
+
+    def _computed(self, i: int, start: float) -> None:
+        """A gradient is there."""
+        now = self.now
+        self._recorder.event(GradientDone(now, i, self.steps[i], start, now))
+        self._happens(i, COMPUTED, (self._values.gradient(i, self._own[i][ASKED]),))
+
+    def _arrived(self, i: int, letter: Letter, there: Sequence[int], free: bool) -> None:
+        """A transmission is with these receivers, who are told; perhaps the next begins."""
+        kind, number, version = letter.kind, self._kinds[letter.kind], letter.version
+        for j in there:
+            fields = self.now, j, i, number, version, letter.start, self.now
+            self._recorder.event(tuple.__new__(MailReceived, fields))
+            self._happens(j, (self._place[j][i], kind), letter.values, i, version)
+        if free:
+            waiting = self._outbox[i]
+            if waiting:
+                self._transmit(i, waiting.popleft())
+            else:
+                self._busy[i] = False
+
+    def _happens(self, i: int, what: What, heard: Sequence[int], source: int = -1, version: int = -1) -> None:
+        """An agent's handler: what it makes is noted, what it asks for done."""
+        done = self._states[i].after.get(what)
+        if done.__class__ is not Done:
+            done = self._found(i, what, done)
+        own, values, varies = self._own[i], self._values, ()
+        self._states[i] = done.then
+        if done.counts is not None:
+            self._numbers[i], varies = self._counted(i, done.counts)
+        if not done.idle:
+            known = [*own, *heard]
+            if done.forms:
+                known += values.step(done.number, known, len(done.forms), varies)
+            known.append(NONE)
+            self._own[i] = [known[k] for k in done.kept]
+        if done.wrote:
+            self._versions[i] += 1
+            self.steps[i] += done.computes
+            self._recorder.write(self.now, i, self.steps[i], ((source, version),) * done.mixed)
+        for effect in done.effects:
+            if effect is None:
+                end = finish(self.now, self._compute[i](), self._slow[i])
+                self._at(end, GRADIENT, i, self.now)
+            else:
+                self._give(i, effect, [known[k] for k in effect.vectors])
+
+    def _found(self, i: int, what: What, node: Done | Question | None) -> Done:
+        """What an agent makes, where that is not known, or depends on what its handler asks."""
+        places, key, answers = self._states[i].after, what, list[Any]()
+
+        def ask(question: Question) -> Any:
+            nonlocal places, key
+            try:
+                answer = question.answer(self._rng[i], self.now, self._numbers[i])
+            except ArithmeticError:  # the simulator calls the handler, and says what is wrong
+                raise NoTimetable from None
+            places[key] = question
+            places, key = question.after, answer
+            return answer
+
+        while node is not None and not isinstance(node, Done):
+            answers.append(ask(node))
+            node = places.get(key)
+        if node is None:
+            try:
+                node = self._machines[i].look(self._states[i], what, answers, ask)
+            except NotLinear:
+                raise NoTimetable from None
+            places[key] = node
+        if len(self._done) > WORTH[0] and len(self._done) * WORTH[1] > self._number:
+            raise NoTimetable
+        return node
+
+    def _counted(self, i: int, counts: Function) -> Any:
+        """What follows from the time and the numbers of an agent."""
+        try:
+            return counts(self.now, self._numbers[i])
+        except ArithmeticError:
+            raise NoTimetable from None
+
+    def _give(self, i: int, mail: Mail, vectors: list[int]) -> None:
+        """Letters begin to leave, or wait until those before have left."""
+        to = tuple([self._people[i][k] for k in mail.to])
+        size = len(vectors) * self._model_bytes
+        for each in [(j,) for j in to] if self._unicast else [to]:
+            letter = Letter(each, mail.kind, size, self._versions[i], [*vectors])
+            if self._busy[i]:
+                self._outbox[i].append(letter)
+            else:
+                self._busy[i] = True
+                self._transmit(i, letter)
+
+    def _transmit(self, i: int, letter: Letter) -> None:
+        size, sender, letter.start = letter.size, self._senders[i], self.now
+        work = self._send[i]() * size / self._model_bytes
+        if sender.uniform:
+            end = sender.sent(self.now, work)
+            self._at(end, DELIVERY, i, (letter, letter.to, True))
+        else:
+            end, instants = sender.instants(self.now, work, letter.to, waits=True)
+            for instant, there in instants:
+                self._at(instant, DELIVERY, i, (letter, there, instant == end))
+        if letter.kind not in self._kinds:
+            known = self._recorder.kinds
+            self._kinds[letter.kind] = known.setdefault(letter.kind.__name__, len(known))
+        key = i, letter.to
+        self._carried[key] = self._carried.get(key, 0) + size
+        self._messages, self._bytes = self._messages + 1, self._bytes + size
+        self._recorder.transmissions.append(self.now, end, i, self._kinds[letter.kind], size)
+
+    def _at(self, time: float, priority: int, i: int, what: Any) -> None:
+        """As in `Heap.at`."""
+        self._number += 1
+        wave = self._wave + 1 if time <= self.now else 0
+        heappush(self._heap, (time, wave, priority, self._number, i, what))
+
+    def _make(self) -> None:
+        """All values so far."""
+        letters = {id(each[5][0]): each[5][0] for each in self._heap if each[2] == DELIVERY}
+        waiting = [letter for outbox in self._outbox for letter in outbox]
+        self._values.make([*self._own, *[letter.values for letter in (*letters.values(), *waiting)]])
+
+
+def _machines(
+    new_agent: Callable[[], Agent], new_rule: Callable[[], Rule], views: Sequence[View]
+) -> tuple[list[Machine], list[Done], list[dict[int, int]], list[dict[int, int]]]:
+    """Those of all agents, one for all that see the same of the graph; all that they make; of each agent who
+    those are that its machine knows by other names, and the inverse.
+    """
+    known, done = dict[Any, tuple[Machine, list[int]]](), list[Done]()
+    machines, people, places = list[Machine](), list[dict[int, int]](), list[dict[int, int]]()
+    everybody = [*range(len(views))] if new_agent().beyond_graph else None
+    for i, view in enumerate(views):
+        shape, around = seen(i, view, everybody)
+        if shape not in known:
+            known[shape] = Machine(new_agent, new_rule, i, len(views), view, done), around
+        machine, names = known[shape]
+        machines.append(machine)
+        people.append(dict(zip(names, around, strict=True)))
+        places.append(dict(zip(around, names, strict=True)))
+    return machines, done, people, places

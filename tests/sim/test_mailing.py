@@ -1,0 +1,262 @@
+"""Pairs without handlers: events as the simulator has them, and what is made at each, against the oracle."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from offbeat.algorithms import ALGORITHMS, find
+from offbeat.core.agent import Agent
+from offbeat.core.forms import pin
+from offbeat.core.rules import SGD
+from offbeat.core.vector import Vector
+from offbeat.engines.sim.ahead import mailing
+from offbeat.engines.sim.ahead.instants import NoTimetable
+from offbeat.engines.sim.ahead.machine import BEGIN, COMPUTED, Machine
+from offbeat.engines.sim.ahead.mailing import MailRun
+from offbeat.engines.sim.ahead.numbers import Drawn, Question
+from offbeat.engines.sim.ahead.placeholders import NotLinear
+from offbeat.engines.sim.simulator import Simulator
+from offbeat.experiments.experiment import Experiment
+from offbeat.experiments.runs import Job, engines, run_one, simulator
+from offbeat.experiments.setup import prepare
+from offbeat.world.topology import build
+
+GRAPHS = [("ring", 2), ("grid", 9), ("complete", 4), ("star", 6), ("exponential", 8), ("chain", 5)]
+SPECS = [
+    "adpsgd",
+    "adpsgd:wait",
+    "adpsgd:local_steps=3",
+    "adpsgd:wait+local_steps=2",
+    "easgd",
+    "easgd:momentum=0.9+every=2",
+    "a2cid2",
+    "a2cid2:eta=0.3+alpha=0.7",
+    "a2cid2:eta=0",
+]
+WORLDS: list[dict[str, Any]] = [
+    {}, {"latency": 0.1}, {"bandwidth": 0.5}, {"compute": "constant", "communication": "constant"},
+    {"event": "agent 0 slows by 2 at 3"}, {"loss": 0.2},
+]  # fmt: skip
+
+
+def job(name: str, seed: int = 0, **settings: Any) -> Job:
+    usual: dict[str, Any] = {"task": "digits", "topology": "ring", "agents": 5, "until": 20.0}
+    return Job(prepare(Experiment(**(usual | {"eval_every": 20.0} | settings)), seed), find(name), 0.05)
+
+
+def agree(made: Job) -> None:
+    """The run by known handlers is the oracle's, to the byte."""
+    engine = engines([made])[0]
+    assert isinstance(engine, MailRun)
+    engine.start()
+    engine.run(made.setup.until)  # or it would be made by the simulator
+    mine, oracle = run_one(made), run_one(replace(made, executor="event-by-event"))
+    assert mine.digest == run_one(replace(made, keep_trace=False)).digest == oracle.digest
+    for name in ("curve", "staleness", "updates", "messages", "megabytes", "details"):
+        assert getattr(mine, name) == getattr(oracle, name)
+
+
+@settings(max_examples=30)
+@given(
+    st.sampled_from(SPECS), st.integers(0, 1000), st.sampled_from(GRAPHS), st.sampled_from(WORLDS),
+    st.sampled_from(["base", "combined", "slow-comm", "comp-straggler"]),
+    st.sampled_from(["multicast", "unicast"]), st.sampled_from(["sgd", "momentum", "nesterov"]),
+    st.sampled_from([1.3, 7.3, 20.0]), st.sampled_from([8, 1 << 17]),
+)  # fmt: skip
+def test_pairs_are_the_simulators_to_the_byte(
+    name: str, seed: int, graph: tuple[str, int], world: dict[str, Any], case: str, sending: str,
+    optimizer: str, every: float, piece: int,
+) -> None:  # fmt: skip
+    more = {"sending": sending, "optimizer": optimizer, "eval_every": every} | world
+    made = job(name, seed, topology=graph[0], agents=graph[1], case=case, **more)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(mailing, "PIECE", piece)
+        agree(made)
+
+
+def test_so_they_are_on_a_bipartite_graph() -> None:
+    agree(job("adpsgd:atomic", topology="grid", agents=9, case="combined", eval_every=11.0))
+
+
+def test_what_is_no_such_run_goes_by_the_heap() -> None:
+    """Crashes; steps that are no forms, or follow a schedule; no compiled gradient."""
+    for made in (
+        job("adpsgd", crash="agent 1 at 5 until 9"), job("adpsgd", optimizer="adamw"),
+        job("adpsgd", schedule="cosine"), job("a2cid2", schedule="warmup:5"), job("adpsgd", task="quadratic"),
+        replace(job("adpsgd"), check=True), replace(job("adpsgd"), executor="batched"),
+    ):  # fmt: skip
+        try:
+            engine = engines([made])[0]
+            engine.start()
+            engine.run(made.setup.until)
+        except NoTimetable:
+            continue
+        assert isinstance(engine, Simulator)
+
+
+def test_where_most_of_what_agents_do_is_new_it_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = job("adpsgd", topology="complete", agents=12)
+    monkeypatch.setattr(mailing, "WORTH", (100, 50))
+    engine = engines([made])[0]
+    with pytest.raises(NoTimetable):
+        engine.start()
+        engine.run(made.setup.until)
+    assert run_one(made).digest == run_one(replace(made, executor="event-by-event")).digest
+
+
+@dataclass(frozen=True)
+class Note:
+    """A letter."""
+
+    x: Vector
+
+
+@dataclass
+class Plain(Agent):
+    """Writes to those who listen at each gradient, and mixes what it hears."""
+
+    def on_gradient(self, g: Vector) -> None:
+        self.x = self.x - self.rule(g)
+        self.send(self.view.listeners, Note(self.x))
+        self.compute(self.x)
+
+    def on_message(self, src: int, message: Note) -> None:
+        self.x = 0.5 * (self.x + message.x)
+
+
+@dataclass
+class Keeps(Plain):
+    """The letter itself."""
+
+    last: Vector = field(init=False, repr=False)
+
+    def on_message(self, src: int, message: Note) -> None:
+        self.last = message.x
+
+
+class Becomes(Plain):
+    """What it hears."""
+
+    def on_message(self, src: int, message: Note) -> None:
+        self.x = message.x
+
+
+@dataclass
+class Old(Plain):
+    """Sends what it has sent before."""
+
+    first: Vector = field(init=False, repr=False)
+
+    def start(self) -> None:
+        self.first = pin(self.x)
+        super().start()
+
+    def on_message(self, src: int, message: Note) -> None:
+        self.send(src, Note(self.first))
+
+
+class Publishes(Plain):
+    """As well."""
+
+    def on_message(self, src: int, message: Note) -> None:
+        self.publish(src, message)
+
+
+class Random(Plain):
+    """A number that does not come again."""
+
+    def on_message(self, src: int, message: Note) -> None:
+        self.x = self.rng.random() * self.x
+
+
+class Late(Plain):
+    """Looks at the time."""
+
+    def on_message(self, src: int, message: Note) -> None:
+        self.x = math.sqrt(self.now) * self.x
+
+
+def both(kind: type[Agent], **settings: Any) -> tuple[MailRun, Simulator]:
+    """Two engines that are to make the same."""
+    made = replace(job("adpsgd", **settings), executor="event-by-event")
+    made = Job(made.setup, find(kind), made.lr, made.executor)
+    setup = made.setup
+    rule, world = (lambda: setup.steps.rule(made.lr)), (setup.topology, setup.task, setup.world)
+    return MailRun(made.spec.new, rule, *world, keep_trace=True), simulator(made)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Another."""
+
+    x: Vector
+
+
+class Answers(Plain):
+    """With its model, as it is, and nothing else."""
+
+    def on_message(self, src: int, message: Note | Answer) -> None:
+        if isinstance(message, Note):
+            self.send(src, Answer(self.x))
+        else:
+            self.x = 0.5 * (self.x + message.x)
+
+
+def test_who_answers_with_what_it_has_is_the_simulators() -> None:
+    mine, oracle = both(Answers)
+    for engine in (mine, oracle):
+        engine.start()
+        engine.run(20.0)
+    assert mine.traced().digest() == oracle.traced().digest()
+    assert all(a.equal(b) for a, b in zip(mine.everybody(), oracle.everybody(), strict=True))
+
+
+def nothing(question: Question) -> None:
+    """Is asked."""
+    pytest.fail(f"{question} was asked")
+
+
+@pytest.mark.parametrize(
+    ("kind", "why"),
+    [
+        (Keeps, "keeps a letter"), (Becomes, "becomes a vector"), (Old, "had before"),
+        (Publishes, "than gradients and mail"), (Random, "draws by random"), (Late, "looks at the time"),
+    ],
+)  # fmt: skip
+def test_what_would_be_wrong_is_found_out(kind: Callable[[], Agent], why: str) -> None:
+    machine = Machine(kind, partial(SGD, 0.1), 2, 5, build("ring", 5).views()[2], [])
+    begun = machine.look(machine.start, BEGIN, [], nothing)
+    with pytest.raises(NotLinear, match=why):
+        machine.look(begun.then, (1, Note), [], nothing)
+
+
+def test_what_is_drawn_is_asked_for_and_then_known() -> None:
+    """Agent 2 of a ring asks one of its neighbours, and is in another state for each."""
+    machine = Machine(find("adpsgd").new, partial(SGD, 0.1), 2, 5, build("ring", 5).views()[2], [])
+    asked = list[Question]()
+
+    def ask(question: Question) -> int:
+        asked.append(question)
+        return 1
+
+    one = machine.look(machine.start, BEGIN, [], ask)
+    (question,) = asked
+    assert isinstance(question, Drawn) and (question.method, question.args) == ("choice", ((1, 3),))
+    other, again = (machine.look(machine.start, BEGIN, [j], nothing) for j in (3, 1))
+    assert one.then is not other.then and one.then is again.then
+    assert one.computes and [mail.to for mail in one.effects if mail] == [(1,)]
+    waits = machine.look(one.then, COMPUTED, [], nothing)
+    assert not waits.forms and not waits.wrote and not waits.effects
+
+
+def test_of_the_table_these_meet() -> None:
+    """Whoever adds one sees whether it is known from before."""
+    assert {name for name in ALGORITHMS if job(name, topology="grid", agents=9).timed is MailRun} == {
+        "adpsgd", "a2cid2", "easgd",
+    }  # fmt: skip
