@@ -20,7 +20,7 @@ from offbeat.engines.recorder import Recorder
 from offbeat.engines.sim.ahead.instants import NoTimetable
 from offbeat.engines.sim.ahead.machine import ASKED, BEGIN, COMPUTED, Done, Machine, Mail, What
 from offbeat.engines.sim.ahead.mail_values import INITIAL, NONE, MailValues
-from offbeat.engines.sim.ahead.numbers import Function, Question
+from offbeat.engines.sim.ahead.numbers import Question
 from offbeat.engines.sim.ahead.placeholders import NotLinear
 from offbeat.engines.sim.ahead.rhythm import seen
 from offbeat.engines.sim.heap import DELIVERY, GRADIENT
@@ -172,7 +172,10 @@ class MailRun:
         own, values, varies = self._own[i], self._values, ()
         self._states[i] = done.then
         if done.counts is not None:
-            self._numbers[i], varies = self._counted(i, done.counts)
+            try:
+                self._numbers[i], varies = done.counts(self.now, self._numbers[i])
+            except ArithmeticError:
+                raise NoTimetable from None
         if not done.idle:
             known = [*own, *heard]
             if done.forms:
@@ -193,36 +196,35 @@ class MailRun:
     def _found(self, i: int, what: What, node: Done | Question | None) -> Done:
         """What an agent makes, where that is not known, or depends on what its handler asks."""
         places, key, answers = self._states[i].after, what, list[Any]()
+        rng, numbers = self._rng[i], self._numbers[i]
+        try:
+            while node is not None and not isinstance(node, Done):
+                key = node.answer(rng, self.now, numbers)
+                answers.append(key)
+                places = node.after
+                node = places.get(key)
+            return self._learned(i, what, answers, places, key) if node is None else node
+        except (NotLinear, ArithmeticError):  # the simulator calls the handler, and says what is wrong
+            raise NoTimetable from None
+
+    def _learned(self, i: int, what: What, answers: list[Any], places: dict[Any, Any], key: Any) -> Done:
+        """The same where its handler has to be read: it goes there, with what is asked on the way to it."""
 
         def ask(question: Question) -> Any:
             nonlocal places, key
             try:
                 answer = question.answer(self._rng[i], self.now, self._numbers[i])
-            except ArithmeticError:  # the simulator calls the handler, and says what is wrong
+            except ArithmeticError:  # (which the handler might catch)
                 raise NoTimetable from None
             places[key] = question
             places, key = question.after, answer
             return answer
 
-        while node is not None and not isinstance(node, Done):
-            answers.append(ask(node))
-            node = places.get(key)
-        if node is None:
-            try:
-                node = self._machines[i].look(self._states[i], what, answers, ask)
-            except NotLinear:
-                raise NoTimetable from None
-            places[key] = node
+        done = self._machines[i].look(self._states[i], what, answers, ask)
+        places[key] = done
         if len(self._done) > WORTH[0] and len(self._done) * WORTH[1] > self._number:
             raise NoTimetable
-        return node
-
-    def _counted(self, i: int, counts: Function) -> Any:
-        """What follows from the time and the numbers of an agent."""
-        try:
-            return counts(self.now, self._numbers[i])
-        except ArithmeticError:
-            raise NoTimetable from None
+        return done
 
     def _give(self, i: int, mail: Mail, vectors: list[int]) -> None:
         """Letters begin to leave, or wait until those before have left."""

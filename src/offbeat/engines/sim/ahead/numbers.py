@@ -58,7 +58,7 @@ class Program:
     """
 
     def __init__(self, numbers: int, answers: Sequence[Any], ask: Callable[[Question], Any]) -> None:
-        self._answers, self._ask, self._lines = [*answers], ask, list[str]()
+        self._answers, self._ask, self._lines, self._held = [*answers], ask, list[str](), dict[str, bool]()
         self.now = Number(self, "t")
         self.numbers = [Number(self, f"N[{k}]") for k in range(numbers)]
 
@@ -67,8 +67,10 @@ class Program:
         return self._answers.pop(0) if self._answers else self._ask(question())
 
     def holds(self, what: str) -> bool:
-        """The answer to whether it does."""
-        return bool(self.ask(lambda: Asked(_compiled(tuple(self._lines), what))))
+        """The answer to whether it does: asked once."""
+        if what not in self._held:
+            self._held[what] = self.ask(lambda: Asked(_compiled(tuple(self._lines), what)))
+        return self._held[what]
 
     def made(self, how: str) -> "Number":
         """One more number."""
