@@ -121,8 +121,8 @@ class Job:
     @property
     def heard(self) -> float:
         """Of how many agents one mixes models, by levels: of all others, if it goes beyond the graph."""
-        n, degree = self.setup.topology.n, self.setup.topology.degree
-        return n - 1.0 if self.spec.prototype.beyond_graph else degree
+        graph = self.setup.topology
+        return graph.n - 1.0 if self.spec.prototype.beyond_graph else graph.degree
 
     @property
     def beside(self) -> int:
@@ -131,12 +131,8 @@ class Job:
         """
         long = self.keep_trace and len(time_segments(self.setup, 1, self.heard)) > 1
         most = max(1, min(TOGETHER[0], TOGETHER[1] // self.setup.topology.n))
-        return most if self.by_levels and not long and not (self.setup.ends_at and self._compiled) else 1
-
-    @property
-    def _compiled(self) -> bool:
-        native = getattr(self.setup.task, "native", None)
-        return native is not None and native() is not None
+        native = getattr(self.setup.task, "native", None) if self.setup.ends_at else None
+        return most if self.by_levels and not long and (native is None or native() is None) else 1
 
     def fits_beside(self, first: "Job") -> bool:
         """Whether it can be made beside that one: gradients of both are evaluated in one call."""
