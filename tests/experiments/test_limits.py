@@ -127,6 +127,11 @@ def test_of_a_learning_rate_of_any_size() -> None:
         assert settling(at("adsgd", 1e308)) == pytest.approx(task.b, abs=1e-12)
 
 
+def test_where_no_equation_can_be_solved_there_is_no_limit() -> None:
+    (run,) = offbeat.compare("dgd-atc", task="quadratic", topology="star", agents=2, lr=1e17, until=2).runs
+    assert np.isnan(run.curve.of("to_limit")[-1])
+
+
 def test_tasks_without_an_optimum_have_no_such_column() -> None:
     result = offbeat.compare("adsgd", until=2)
     assert "to_limit" not in result.runs[0].curve.more and "optimum" not in str(result)

@@ -112,11 +112,12 @@ class Job:
         plain = self.executor == AUTO and not self.check and self.setup.codec is None
         if not plain or own or why_no_timetable(self.setup.world):
             return None
-        if isinstance(agent, Meeting):
-            return MailRun
-        if agent.local_steps > 1:
+        if isinstance(agent, Ring):  # whose handlers are called
+            return RingRun if agent.local_steps == 1 else None
+        if not isinstance(self.setup.steps.by, Optimizer):
             return None
-        return RingRun if isinstance(agent, Ring) else RoundRun if isinstance(agent, Rounds) else None
+        known = isinstance(agent, Rounds) and agent.local_steps == 1
+        return MailRun if isinstance(agent, Meeting) else RoundRun if known else None
 
     @property
     def heard(self) -> float:
@@ -144,7 +145,7 @@ class Job:
 def _why_not_read(spec: Algorithm, steps: Steps) -> str:
     """Why it cannot be known what the agents of a row of the table do at each event; empty if it can be."""
     if not isinstance(steps.by, Optimizer):
-        return why_not_read(spec.new, partial(steps.rule, 1.0))
+        return "what a local rule of the user's own does is not looked into"
     made = {each.name: getattr(spec.prototype, each.name) for each in fields(spec.prototype) if each.init}
     kind: Any = type(spec.prototype)
     return _probed(kind, tuple(made.items()), steps)

@@ -98,7 +98,8 @@ def download(
             tried.append(f"{mirror} ({_why(error)})")
     raise DataError(
         f"{title} could not be downloaded. Tried {'; '.join(tried)}. To supply the files by hand, put "
-        f"{', '.join(name for name, _ in files)} into DIR/{folder} and pass --data DIR or set {VARIABLE}=DIR."
+        f"{', '.join(name for name, _ in files)} into DIR/{folder} and set {VARIABLE}=DIR, or say "
+        '--data DIR; in a grid, data = "DIR".'
     )
 
 

@@ -18,6 +18,7 @@ from offbeat.tasks.constants import Constants
 from offbeat.tasks.dataset import DataSet
 from offbeat.tasks.minibatches import Minibatches, label_counts
 from offbeat.tasks.objective import AGENTS, Weights, weights
+from offbeat.tasks.task import shipped
 
 BLOCK = 4096  # samples in a product of which a full gradient is the sum
 
@@ -115,7 +116,7 @@ class Logistic:
 
     def like(self, other: object) -> bool:
         """Whether gradients and losses are those of the other task, whatever minibatches it draws."""
-        if not isinstance(other, Logistic):
+        if not isinstance(other, Logistic) or not (shipped(self) and shipped(other)):
             return False
         scaled = self.weights.agents is not None or other.weights.agents is not None
         alike = other.data is self.data and (other.reg, other.compiled) == (self.reg, self.compiled)
@@ -150,8 +151,10 @@ class Logistic:
 
     def native(self) -> Gradient | None:
         """The same for `offbeat.core.system.kernel.steps`, to the bit; None where torch does it, and where
-        the gradients of agents count differently.
+        the gradients of agents count differently, or a class of the user's own may make others.
         """
+        if not shipped(self):
+            return None
         train = self._samples("train")
         if isinstance(train, softmax.Samples) and self.weights.agents is None:
             return train.native(self.reg)

@@ -18,6 +18,7 @@ from offbeat.core.vector import Parts
 from offbeat.tasks.minibatches import Indices, Minibatches, Shards, label_counts
 from offbeat.tasks.objective import AGENTS, weights
 from offbeat.tasks.partition import Columns, split
+from offbeat.tasks.task import shipped
 
 Loss = Callable[
     ..., Tensor
@@ -154,7 +155,9 @@ class ModuleTask:
         """Whether gradients and losses are those of the other task, whatever minibatches it draws: both are
         splits of one.
         """
-        if not isinstance(other, ModuleTask) or self.weights.agents is not None:
+        if not isinstance(other, ModuleTask) or not (shipped(self) and shipped(other)):
+            return False
+        if self.weights.agents is not None:
             return False
         return other.parameters is self.parameters and other.weights.agents is None
 

@@ -47,10 +47,10 @@ class MailValues:
     """
 
     def __init__(self, task: Task, n: int, seed: int, done: Sequence[Done]) -> None:
-        native = getattr(task, "native", None)
+        native: kernel.Gradient | None = getattr(task, "native", lambda: None)()
         if native is None:
             raise NoTimetable
-        self._native: kernel.Gradient = native()
+        self._native = native
         (start,) = task.initial()
         self._pool = torch.stack((start, torch.zeros_like(start)))
         self._samples = [BufferedStream(partial(task.draw, i), seed, Purpose.DATA, i) for i in range(n)]

@@ -4,7 +4,7 @@ what is asked of them a question for the run. Both do what the handler does, ope
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import cache
+from functools import lru_cache
 from math import inf, nan
 from typing import Any
 
@@ -38,8 +38,8 @@ class Asked:
     after: dict[Any, Any] = field(default_factory=dict)
 
     def answer(self, rng: Any, now: float, numbers: Sequence[float]) -> Any:
-        """Whether it does."""
-        return self.holds(now, numbers)
+        """Whether it does; numpy's numbers, as a world may have, give numpy's answers."""
+        return bool(self.holds(now, numbers))
 
 
 Question = Drawn | Asked
@@ -92,7 +92,7 @@ class Program:
         return _compiled(tuple(self._lines), "".join([f"({row}), " for row in rows]))
 
 
-@cache
+@lru_cache(maxsize=4096)
 def _compiled(lines: tuple[str, ...], what: str) -> Function:
     """That, as a function."""
     source = "\n ".join(["def function(t, N):", *lines, f"return {what}"])
