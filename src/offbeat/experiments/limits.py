@@ -26,6 +26,9 @@ def limit_of(
     @lru_cache(maxsize=1)  # the same at every evaluation, or another at each
     def at(steps: tuple[int, ...]) -> np.ndarray:
         p = np.asarray(steps, dtype=float)
-        return settling(At(spec, task, setup.topology, lr, p / p.sum()))
+        try:
+            return settling(At(spec, task, setup.topology, lr, p / p.sum()))
+        except RuntimeError:  # torch's: at this learning rate no limit can be told in float64
+            return np.full_like(task.b, np.nan)
 
     return lambda steps: at(tuple(np.maximum(steps, 1).tolist()) if how == EXPECTED else (1,) * task.agents)

@@ -205,14 +205,8 @@ def no_push_nearer(at: At) -> float:
 
 
 def solved(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """The x of a x = b: by torch, whose bits do not depend on the number of cores in `devices.one_thread`.
-
-    NaN where there is none in these numbers, as at learning rates with which everything overflows.
-    """
-    try:
-        return np.asarray(torch.linalg.solve(torch.from_numpy(a), torch.from_numpy(b)))
-    except torch.linalg.LinAlgError:
-        return np.full_like(b, np.nan)
+    """The x of a x = b: by torch, whose bits do not depend on the number of cores in `devices.one_thread`."""
+    return np.asarray(torch.linalg.solve(torch.from_numpy(a), torch.from_numpy(b)))
 
 
 @dataclass(frozen=True)
