@@ -105,7 +105,7 @@ class Job:
 
     @property
     def timed(self) -> "type[Timed] | None":
-        """The engine of rings of sums, rounds and pairs, which are timed before any arithmetic, too; or None."""
+        """The engine of rings of sums, rounds and pairs, timed before any arithmetic, too; or None."""
         agent, own = self.spec.prototype, self.spec.user_defined
         plain = self.executor == AUTO and not self.check and self.setup.codec is None
         if not plain or own or why_no_timetable(self.setup.world):
