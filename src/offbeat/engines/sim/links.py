@@ -4,7 +4,7 @@
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 
@@ -21,6 +21,15 @@ from offbeat.world.world import World
 
 Deliver = Callable[[int, Transmission, Message], None]  # mail, to its receiver
 Receivers = Iterable[tuple[int, int]]  # agents, and which incarnation of each it is for
+
+
+def by_link(sent: Mapping[tuple[int, tuple[int, ...]], int]) -> dict[tuple[int, int], int]:
+    """Bytes by link, sender and receiver, from those that each has sent to several at a time."""
+    found = defaultdict[tuple[int, int], int](int)
+    for (sender, to), size in sent.items():
+        for j in to:
+            found[sender, j] += size
+    return found
 
 
 class Links:
@@ -79,11 +88,7 @@ class Links:
     @property
     def carried(self) -> dict[tuple[int, int], int]:
         """Bytes by link of transmissions that have started: sender, receiver."""
-        found = defaultdict[tuple[int, int], int](int)
-        for (sender, to), size in self._carried.items():
-            for j in to:
-                found[sender, j] += size
-        return found
+        return by_link(self._carried)
 
     def forget(self, i: int) -> None:
         """Agent i is gone, and with it what it sent and was sent."""

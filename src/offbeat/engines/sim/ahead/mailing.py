@@ -24,6 +24,7 @@ from offbeat.engines.sim.ahead.numbers import Question
 from offbeat.engines.sim.ahead.placeholders import NotLinear
 from offbeat.engines.sim.ahead.rhythm import seen
 from offbeat.engines.sim.heap import DELIVERY, GRADIENT
+from offbeat.engines.sim.links import by_link
 from offbeat.engines.trace import Trace, TraceSummary
 from offbeat.tasks.task import Task
 from offbeat.world.changes import finish
@@ -133,11 +134,7 @@ class MailRun:
 
     def carried(self, sent: np.ndarray) -> dict[tuple[int, int], int]:
         """Bytes by link: sender, receiver; `sent` is not needed here."""
-        found = dict[tuple[int, int], int]()
-        for (i, to), size in self._carried.items():
-            for j in to:
-                found[i, j] = found.get((i, j), 0) + size
-        return found
+        return by_link(self._carried)
 
     def traced(self) -> Trace | TraceSummary:
         return self._recorder.traced()
