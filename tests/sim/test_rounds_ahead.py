@@ -25,7 +25,7 @@ from offbeat.experiments.setup import prepare
 from offbeat.world.topology import build
 
 GRAPHS = [("ring", 2), ("grid", 9), ("complete", 4), ("star", 6), ("exponential", 8), ("chain", 5)]
-SPECS = ["dsgd", "dsgd:after", "dpsgd", "dsgt", "d2", "d2:theta=0.5", "qg-dsgdm"]
+SPECS = ["dsgd", "dsgd:after", "dpsgd", "dsgt", "d2", "d2:theta=0.5", "qg-dsgdm", "sgp", "osgp"]
 
 
 def job(name: str, seed: int = 0, **settings: Any) -> Job:
@@ -71,13 +71,13 @@ def test_so_they_are_with_a_compiled_gradient(name: str) -> None:
 
 def test_what_is_no_such_run_goes_by_the_heap() -> None:
     """Crashes, links that are not alike, changes of speed, a graph that changes or has one-way links, steps
-    that are no forms or follow a schedule, and letters with numbers.
+    that are no forms or follow a schedule, and rounds of several gradients.
     """
     for made in (
         job("dsgd", crash="agent 1 at 5 until 9"), job("dsgd", event="agent 0 slows by 2 at 3"),
         job("dsgd", topology="one-peer-exponential", agents=4), job("dsgd", latency=0.1),
         job("dsgd", optimizer="adamw"),
-        job("dsgd", schedule="cosine"), job("dsgd:local_steps=2"), job("sgp"), job("osgp"),
+        job("dsgd", schedule="cosine"), job("dsgd:local_steps=2"), job("osgp:tau=2"),
     ):  # fmt: skip
         assert isinstance(engines([made])[0], Simulator)
 
@@ -154,9 +154,36 @@ class Old(Plain):
     def adapt(self, g: Vector) -> None: ...
 
 
+@dataclass(frozen=True)
+class Counted(Note):
+    """A letter with a number."""
+
+    w: float
+
+
+class Asks(Plain):
+    """Goes by what the numbers of its letters are."""
+
+    def begin(self) -> None:
+        self.compute(self.x)
+        self.post(Counted(self.round, self.x, 0.5))
+
+    def adapt(self, g: Vector) -> None: ...
+
+    def combine(self, heard: dict[int, Note]) -> None:
+        most = max(each.w for each in heard.values() if isinstance(each, Counted))
+        self.x = most * self.x
+
+
 @pytest.mark.parametrize(
     ("kind", "why"),
-    [(Plain, "in the middle"), (InOrder, "order"), (Turns, "number of its round"), (Old, "sent before")],
+    [
+        (Asks, "depends on its numbers"),
+        (Plain, "in the middle"),
+        (InOrder, "order"),
+        (Turns, "number of its round"),
+        (Old, "sent before"),
+    ],
 )
 def test_what_a_recurrence_would_get_wrong_is_found_out(kind: Callable[[], Rounds], why: str) -> None:
     views = build("ring", 5).views()
@@ -164,7 +191,7 @@ def test_what_a_recurrence_would_get_wrong_is_found_out(kind: Callable[[], Round
         read_rounds(kind, partial(SGD, 0.1), 2, 5, views[2])
 
 
-def test_all_rounds_of_the_table_but_those_with_numbers_are_read() -> None:
+def test_all_rounds_of_the_table_are_read() -> None:
     """Whoever adds one sees whether it is."""
     read, views = set(), build("ring", 5).views()
     for name in ALGORITHMS:
@@ -174,4 +201,4 @@ def test_all_rounds_of_the_table_but_those_with_numbers_are_read() -> None:
             except NotLinear:
                 continue
             read.add(name)
-    assert read == {"dsgd", "dpsgd", "dsgt", "d2", "qg-dsgdm"}
+    assert read == {"dsgd", "dpsgd", "dsgt", "d2", "qg-dsgdm", "sgp", "osgp"}

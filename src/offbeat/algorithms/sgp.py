@@ -32,7 +32,7 @@ class SGP(PushSum):
     def on_local_gradient(self, g: Vector) -> None:
         """A step of the sum, and what that makes of the model."""
         self.x = self.x - self.rule(g)
-        self.z = self.x / self.w
+        self.z = (1.0 / self.w) * self.x
         self.compute(self.z)
 
     def adapt(self, g: Vector) -> None:

@@ -85,7 +85,7 @@ class PushSum(Rounds):
         """Add what has come of a round; it stays there as None, and is not added twice."""
         self.hold([push for push in heard.values() if push is not None])
         heard |= dict.fromkeys(heard)
-        self.z = self.x / self.w
+        self.z = (1.0 / self.w) * self.x
 
     def combine(self, heard: dict[int, Push | None]) -> None:
         """The round ends: all is added."""

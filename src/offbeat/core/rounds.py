@@ -41,7 +41,7 @@ class Rounds(Agent):
         raise ContractError(f"{type(self).__name__} has rounds: override adapt, and post a letter in each.")
 
     def combine(self, heard: dict[int, Any]) -> None:
-        """The round ends with these letters: `heard` has the agent's own, and those that have come."""
+        """The round ends with these letters: `heard` has, by agent, its own and those that have come."""
         raise ContractError(f"{type(self).__name__} has rounds: override combine.")
 
     def give(self, to: Iterable[int], letter: Message) -> None:
@@ -116,6 +116,7 @@ class Rounds(Agent):
         heard = self.letters.get(k, {})
         if any(j not in heard and self.waits(j) for j in self.here.w):
             return
-        self.combine(self.letters.pop(k))
+        self.letters.pop(k)
+        self.combine({j: heard[j] for j in sorted(heard)})
         self.done, self.round = False, self.round + 1
         self.begin()

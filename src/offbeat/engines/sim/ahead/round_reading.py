@@ -3,7 +3,8 @@
 Its handlers are run on vectors that stand for any: the gradient and the letters of a round, in two orders
 that have to lead to the same. What it makes of them are linear forms; what it keeps is there in the next
 round, and after a few rounds it makes the same in each. How many rounds it was is a number of which only
-differences are known, so that nothing depends on it.
+differences are known, so that nothing depends on it. Other numbers, that it keeps and hears, are carried as
+programs (`numbers`), as far as it counts with them and asks nothing of them.
 """
 
 from collections.abc import Callable, Sequence
@@ -29,6 +30,7 @@ from offbeat.engines.sim.ahead.placeholders import (
     Source,
     Terms,
 )
+from offbeat.engines.sim.ahead.round_numbers import Counted, Counting, numbers_of
 
 LONGEST = 32  # rounds after which what an agent makes has to have repeated itself
 
@@ -42,9 +44,11 @@ class Form:
         forms: one after the other; early: how many of them are made at the gradient
         kept: what is kept, each once, in its places; model, asked: the places of the model, and of where the
             next gradient is taken
-        letter: of the vectors of the letter that is sent in the round, what they are; if it is sent as the
-            next round begins, their places; fresh: whether it is made at the gradient, else it is the model
+        letter: of the vectors of the letters that are sent in the round, one letter after the other, what
+            they are; if they are sent as the next round begins, their places; fresh: whether they are made
+            at the gradient, else they are the model
         mixed: of whose letters, by their place, the versions enter the model
+        counted: what is done with numbers; None: there are none
     """
 
     forms: tuple[Terms, ...]
@@ -55,6 +59,7 @@ class Form:
     letter: tuple[Any, ...]
     fresh: bool
     mixed: tuple[int, ...]
+    counted: Counted | None = None
 
     @property
     def loose(self) -> list[int]:
@@ -63,13 +68,16 @@ class Form:
 
     @property
     def meaning(self) -> Any:
-        """The same as another's if the same is made, in whatever order."""
+        """The same as another's if the same is made, in whatever order, and in whatever steps."""
         made = list[Any]()
-        for terms in self.forms:
-            made.append(tuple([(made[k] if what == MADE else (what, k), c) for what, k, c in terms]))
+        for (what, k, c), *rest in self.forms:
+            begins = what == MADE and c == 1.0  # the sum goes on from there
+            terms = made[k] if begins else ((made[k] if what == MADE else (what, k), c),)
+            made.append((*terms, *[(made[k] if what == MADE else (what, k), c) for what, k, c in rest]))
         sources = [*self.kept, *[each for each in self.letter if isinstance(each, tuple)]]
         whole = tuple([made[k] if what == MADE else (what, k) for what, k in sources])
-        return whole, self.model, self.asked, self.fresh, self.mixed
+        numbers = self.counted and (self.counted.after, self.counted.varying)
+        return whole, self.model, self.asked, self.fresh, self.mixed, numbers
 
 
 @dataclass(frozen=True)
@@ -80,13 +88,15 @@ class RoundForms:
         initial: before the first: made of zero, and of the model that all start from, which is in place 0
         once: rounds of which there is one each; again: those that are repeated from then on
         begins: whether letters are sent as rounds begin
-        message: a letter
+        to: who gets each of the letters of a round, by their places among those who listen
+        message: one of them
     """
 
     initial: Form
     once: tuple[Form, ...]
     again: tuple[Form, ...]
     begins: bool
+    to: tuple[tuple[int, ...], ...]
     message: Message
 
     def at(self, k: int) -> int:
@@ -131,13 +141,19 @@ def read_rounds(
         made.append(form)
         if state in seen:
             once = seen[state]
-            return RoundForms(initial, (*made[:once],), (*made[once:],), first.begins, first.message)
+            made_in = (*made[:once],), (*made[once:],)
+            return RoundForms(initial, *made_in, first.begins, first.to, first.message)
         seen[state] = len(made)
     raise NotLinear(f"what it makes has not repeated itself after {LONGEST} rounds")
 
 
 class _Reader:
-    """One agent, round after round. message: a letter of it; begins: whether it is sent as a round begins."""
+    """One agent, round after round.
+
+    Attributes:
+        message: a letter of it; begins: whether letters are sent as a round begins
+        to: who gets each of the letters of a round, by their places among those who listen
+    """
 
     def __init__(
         self, new_agent: Callable[[], Rounds], new_rule: Callable[[], Rule], me: int, n: int, view: View
@@ -148,6 +164,7 @@ class _Reader:
         self._alive = [x]  # what vectors are goes by identity
         self._made, self._letter = Made({id(x): (STATE, 0)}), tuple[Source, ...]()
         self._others, self._listeners = [j for j in view.w if j != me], view.listeners
+        self._counting, self.to = Counting(), tuple[tuple[int, ...], ...]()
         self.message: Message = None
         self.begins = self._fresh = False
 
@@ -176,15 +193,17 @@ class _Reader:
             effects = self._call(lambda g=g: agent.on_gradient(g))  # type: ignore[misc]
             early = len(self._made.forms)
             if not self.begins:
-                self._posted(effects.pop(0) if effects else None, number)
+                self._posted([each for each in effects if not isinstance(each, Compute)], number, False)
+                effects = [each for each in effects if isinstance(each, Compute)]
                 self._fresh = self._new(present)
         if agent.model is model or self._begun(effects) != self.begins:
             raise NotLinear("it does not end each round with another model, and in the same way")
         return self._ended(early, self._entered)
 
     def _heard(self, place: int, message: Message) -> list[Effect]:
-        names = [*vectors(message)]
-        fresh = {name: self._stands((HEARD, place * len(names) + f)) for f, name in enumerate(names)}
+        names, fresh = [*vectors(message)], dict[str, Any](self._counting.heard(place, message))
+        for f, name in enumerate(names):
+            fresh[name] = self._stands((HEARD, place * len(names) + f))
         letter, src = replace(message, k=self._agent.round, **fresh), self._others[place]
         return self._call(lambda: self._agent.on_message(src, letter))
 
@@ -201,7 +220,7 @@ class _Reader:
             handler()
             self._entered = made.heard(self._agent.model)
             for v in filter(None, [ref() for ref in scope.born]):
-                alias = len(v._terms) == 1 and v._terms[0][0] == 1.0
+                alias = len(v._terms) == 1 and type(c := v._terms[0][0]) is float and c == 1.0
                 made.known[id(v)] = made.source(v._terms[0][1] if alias else v)
                 v._parts = UNKNOWN
                 self._alive.append(v)
@@ -211,24 +230,34 @@ class _Reader:
         return self._agent.drain()
 
     def _begun(self, effects: Sequence[Effect]) -> bool:
-        """A round begins with a gradient, and perhaps a letter: whether there is one."""
+        """A round begins with a gradient, and perhaps letters: whether there are any."""
         asked = [effect for effect in effects if isinstance(effect, Compute)]
         sent = [effect for effect in effects if not isinstance(effect, Compute)]
-        if len(asked) != 1 or len(sent) > 1:
-            raise NotLinear("it begins a round with something else than a gradient and a letter")
+        if len(asked) != 1:
+            raise NotLinear("it begins a round with something else than a gradient and letters")
         self._asked = self._made.source(asked[0].x)
         if sent:
-            self._posted(sent[0], self._agent.round)
+            self._posted(sent, self._agent.round, True)
         return bool(sent)
 
-    def _posted(self, effect: Effect | None, number: int) -> None:
-        if not isinstance(effect, Send) or effect.to != self._listeners:
-            raise NotLinear("it sends no letter to all who listen")
-        message = effect.message
-        inside, fields = vectors(message), {*message.__dataclass_fields__}
-        if {*inside, "k"} != fields or message.k != number or not inside:
-            raise NotLinear("its letters have other fields than the round and vectors")
-        self.message, self._letter = message, tuple([self._made.source(v) for v in inside.values()])
+    def _posted(self, effects: Sequence[Effect], number: int, begins: bool) -> None:
+        """The letters of a round: one to each who listens."""
+        sent = [each for each in effects if isinstance(each, Send)]
+        reached = [j for each in sent for j in each.to]
+        if len(sent) < len(effects) or sorted(reached) != sorted(self._listeners):
+            raise NotLinear("it does not send one letter to each who listens")
+        to = tuple([tuple([self._listeners.index(j) for j in each.to]) for each in sent])
+        messages = [each.message for each in sent]
+        if to != (self.to or to) or {type(each) for each in messages} != {type(self.message or messages[0])}:
+            raise NotLinear("its letters are not always of one type, and to the same")
+        for each in messages:
+            if {*vectors(each), *numbers_of(each), "k"} != {*each.__dataclass_fields__} or not vectors(each):
+                raise NotLinear("its letters have other fields than the round, vectors and numbers")
+            if each.k != number:
+                raise NotLinear("it sends a letter of another round")
+        self.to, self.message = to, messages[0]
+        self._letter = tuple([self._made.source(v) for each in messages for v in vectors(each).values()])
+        self._counting.posted(messages, begins)
 
     def _new(self, model: Source) -> bool:
         """Whether its letter has just been made, and so is of the version of then; else it is the model."""
@@ -249,11 +278,12 @@ class _Reader:
         if self.begins:
             self._new(made.source(agent.model))
         letter = tuple(map(place, self._letter)) if self.begins else self._letter
-        fields, _ = frozen(agent, lambda v: ("v", place(made.source(v)), 0))
+        fields, numbers = frozen(agent, lambda v: ("v", place(made.source(v)), 0))
+        forms, counted = self._counting.ended(made.forms, numbers, self.begins)
         wide = len(vectors(self.message)) if self.message is not None else 1
         heard = tuple(sorted({k // wide for k in mixed}))
         form = _pruned(
-            Form((*made.forms,), early, (*kept,), model, asked, letter, self._fresh, heard), self.begins
+            Form(forms, early, (*kept,), model, asked, letter, self._fresh, heard, counted), self.begins
         )
         known = {id(v): made.known[id(v)] for v in self._alive}
         self._made = Made({key: (STATE, kept[source]) for key, source in known.items() if source in kept})

@@ -40,14 +40,15 @@ class Letters:
     begin: Ints
 
     @staticmethod
-    def of(listeners: Sequence[tuple[int, ...]], unicast: bool) -> "Letters":
-        sent = [(i, 0, to) for i, to in enumerate(listeners)]
+    def of(given: Sequence[Sequence[tuple[int, ...]]], unicast: bool) -> "Letters":
+        """given: who gets each of an agent's letters."""
         if unicast:
-            sent = [(i, k, (j,)) for i, to in enumerate(listeners) for k, j in enumerate(to)]
+            given = [[(j,) for to in each for j in to] for each in given]
+        sent = [(i, k, to) for i, each in enumerate(given) for k, to in enumerate(each)]
         receipts = sorted((j, m, place) for m, (_, _, to) in enumerate(sent) for place, j in enumerate(to))
         receiver, what, place = np.array(receipts, dtype=np.int64).T.copy()
         sender, number = (np.array([each[k] for each in sent], dtype=np.int64) for k in range(2))
-        begin = np.searchsorted(receiver, np.arange(len(listeners)))
+        begin = np.searchsorted(receiver, np.arange(len(given)))
         return Letters(sender, number, receiver, what, place, begin)
 
 
@@ -86,7 +87,7 @@ class RoundTimes:
         self.letters, self._begins, self._fresh = letters, begins, fresh
         self._size, self._bandwidth, self._compute, self._send = size, bandwidth, compute, send
         n = len(compute)
-        self.began, self._free, self._number, self.rank = np.zeros(n), np.zeros(n), 0, np.arange(n)
+        self.began, self._free, self.number, self.rank = np.zeros(n), np.zeros(n), 0, np.arange(n)
         last = int(letters.number.max())
         self._turns = [np.flatnonzero(letters.number == k) for k in range(last + 1)]
 
@@ -101,9 +102,9 @@ class RoundTimes:
         self.rank = np.maximum.reduceat(
             np.where(arrived == done[letters.receiver], letters.place, 0), letters.begin
         )
-        version = self._number + ((given == done) & self._fresh)
-        made = Played(self._number, began, there, given, start, end, done, rank, version)
-        self.began, self._number = done, self._number + 1
+        version = self.number + ((given == done) & self._fresh)
+        made = Played(self.number, began, there, given, start, end, done, rank, version)
+        self.began, self.number = done, self.number + 1
         return made
 
     def _sent(self, given: Floats) -> tuple[Floats, Floats]:

@@ -6,7 +6,7 @@ so that what it sent is still there.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,29 +15,35 @@ import torch
 from offbeat.core.system import kernel
 from offbeat.core.vector import Parts
 from offbeat.engines.sim.ahead.placeholders import GRADIENT, HEARD, MADE, STATE, ZERO, Source
+from offbeat.engines.sim.ahead.round_numbers import RoundNumbers, Varying, numbers_of
 from offbeat.engines.sim.ahead.round_reading import Form, RoundForms
 from offbeat.engines.sim.ahead.timetable import Bools, Floats, Ints, begin_of
 from offbeat.engines.sim.executors import widest
 from offbeat.tasks.task import Task
 
-Made = tuple[Ints, list[tuple[Ints, float]]]
-"""Of agents that are alike: the row of each, and the rows that it is a sum of, with their coefficients."""
+Made = tuple[Ints, list[tuple[Ints, float, Ints]]]
+"""Of agents that are alike: the row of each, and the rows that it is a sum of, with their coefficients; or
+with which of those of the round, else -1.
+"""
 
 
 @dataclass(frozen=True, eq=False)
 class Pass:
-    """Forms over rows, agent by agent: how many there are of each agent; of each the row and its terms."""
+    """Forms over rows, agent by agent: how many there are of each agent; of each the row and its terms; of
+    terms with which coefficient, or, where that varies, with which of those of the round, else -1.
+    """
 
     many: Ints
     out: Ints
     terms: Ints
     slots: Ints
     coefficients: Floats
+    varying: Ints
 
     @staticmethod
     def of(groups: Sequence[tuple[Ints, Sequence[Made]]]) -> "Pass":
         """What agents make: those that are alike, with all that they do."""
-        out, terms, slots, coefficients = ([np.zeros(0, dtype=np.int64)] for _ in range(4))
+        out, terms, slots, coefficients, varying = ([np.zeros(0, dtype=np.int64)] for _ in range(5))
         whose, of = ([np.zeros(0, dtype=np.int64)] for _ in range(2))  # of forms, and of terms
         for who, made in groups:
             sums = [term for _, each in made for term in each]
@@ -45,35 +51,39 @@ class Pass:
             of.append(np.repeat(who, len(sums)))
             out.append(np.array([rows for rows, _ in made], dtype=np.int64).T.ravel())
             terms.append(np.tile([len(each) for _, each in made], len(who)))
-            slots.append(np.array([rows for rows, _ in sums], dtype=np.int64).T.ravel())
-            coefficients.append(np.tile([c for _, c in sums], len(who)))
+            slots.append(np.array([rows for rows, _, _ in sums], dtype=np.int64).T.ravel())
+            coefficients.append(np.tile([c for _, c, _ in sums], len(who)))
+            varying.append(np.array([which for _, _, which in sums], dtype=np.int64).T.ravel())
         agent, order = np.concatenate(whose), np.argsort(np.concatenate(of), kind="stable")
         by = np.argsort(agent, kind="stable")
         many = np.bincount(agent, minlength=sum([len(who) for who, _ in groups]))
         return Pass(
             many, np.concatenate(out)[by], np.concatenate(terms)[by].astype(np.int64),
             np.concatenate(slots)[order], np.concatenate(coefficients)[order].astype(np.float64),
+            np.concatenate(varying)[order],
         )  # fmt: skip
 
     def among(self, active: Bools) -> "Pass":
         """Those of some agents."""
         forms = np.repeat(active, self.many)
         terms = np.repeat(forms, self.terms)
-        slots, coefficients = self.slots[terms], self.coefficients[terms]
-        return Pass(self.many[active], self.out[forms], self.terms[forms], slots, coefficients)
+        of_terms = self.slots[terms], self.coefficients[terms], self.varying[terms]
+        return Pass(self.many[active], self.out[forms], self.terms[forms], *of_terms)
 
-    def then(self, other: "Pass") -> kernel.Forms:
-        """All of these, then all of those."""
+    def then(self, other: "Pass") -> tuple[kernel.Forms, Ints]:
+        """All of these, then all of those; with which of the coefficients of the round their terms are."""
         terms = np.concatenate([self.terms, other.terms])
         slots = np.concatenate([self.slots, other.slots])
         coefficients = np.concatenate([self.coefficients, other.coefficients])
-        return kernel.Forms(np.concatenate([self.out, other.out]), begin_of(terms), slots, coefficients)
+        forms = kernel.Forms(np.concatenate([self.out, other.out]), begin_of(terms), slots, coefficients)
+        return forms, np.concatenate([self.varying, other.varying])
 
 
 @dataclass(frozen=True, eq=False)
 class Laid:
     """A round in rows: where gradients are taken, and where they go, [n]; what is made as soon as the own
-    gradient is there, and what when all letters are; all forms.
+    gradient is there, and what when all letters are; all forms, and which of their terms, [k], have which
+    of the coefficients of the round.
     """
 
     models: Ints
@@ -81,10 +91,22 @@ class Laid:
     early: Pass
     late: Pass
     forms: kernel.Forms
+    terms: Ints
+    which: Ints
 
     @staticmethod
     def of(models: Ints, gradients: Ints, early: Pass, late: Pass) -> "Laid":
-        return Laid(models, gradients, early, late, early.then(late))
+        forms, varying = early.then(late)
+        (terms,) = np.nonzero(varying >= 0)
+        return Laid(models, gradients, early, late, forms, terms, varying[terms])
+
+    def counted(self, coefficients: Floats) -> kernel.Forms:
+        """The forms, if these are the coefficients of the round."""
+        if not len(self.terms):
+            return self.forms
+        made = self.forms.coefficients.copy()
+        made[self.terms] = coefficients[self.which]
+        return replace(self.forms, coefficients=made)
 
     def among(self, early: Bools, late: Bools) -> "Laid":
         """What some agents make of it."""
@@ -99,13 +121,15 @@ class RoundValues:
 
     Args:
         read: of each agent, what it makes
-        senders: of each from whom its letters are, in the order of its inputs
+        senders: of each from whom its letters are, in the order of its inputs, and which of the sender's
 
     Attributes:
         at_end: whether letters are sent as rounds begin, so that all can be made as they end
     """
 
-    def __init__(self, task: Task, read: Sequence[RoundForms], senders: Sequence[Sequence[int]]) -> None:
+    def __init__(
+        self, task: Task, read: Sequence[RoundForms], senders: Sequence[Sequence[tuple[int, int]]]
+    ) -> None:
         self.task, self._read, initial = task, read, task.initial()
         native = getattr(task, "native", None)
         self._native: kernel.Gradient | None = None if native is None else native()
@@ -113,7 +137,9 @@ class RoundValues:
         self._different = [*{id(each): each for each in read}.values()]
         groups = [[i for i, each in enumerate(read) if each is one] for one in self._different]
         self._groups = [np.array(who) for who in groups]
-        self._inputs = [np.array([senders[i] for i in who]) for who in groups]
+        self._inputs = [np.array([senders[i] for i in who]) for who in groups]  # [agents, letters, 2]
+        begun, wide = [each.initial.counted for each in read], len(numbers_of(read[0].message))
+        self._numbers = RoundNumbers(begun, senders, wide)
         forms = [form for each in self._different for form in (each.initial, *each.all)]
         self.at_end = all(each.begins for each in read)
         self._kept = max(len(form.kept) for form in forms)
@@ -126,6 +152,10 @@ class RoundValues:
             pool[self._model] = part
         self._laid = dict[Any, Laid]()
         self._make(self._lay(-1).forms)
+
+    def forget(self, k: int) -> None:
+        """Rounds before the k-th are over."""
+        self._numbers.forget(k)
 
     # -- rows --------------------------------------------------------------------------------------
 
@@ -154,8 +184,9 @@ class RoundValues:
         return self._native is not None and (self.at_end or GRADIENT not in late)
 
     def _letters(self, k: int) -> Ints:
-        """The rows of the vectors of everybody's letter of round k: [n, vectors]."""
-        rows = np.zeros((len(self._read), len(self._read[0].letter)), dtype=np.int64)
+        """The rows of the vectors of everybody's letters of round k: [n, vectors of all of them]."""
+        most = max(len(each.to) for each in self._different)
+        rows = np.zeros((len(self._read), most * len(self._read[0].letter)), dtype=np.int64)
         for read, who in zip(self._different, self._groups, strict=True):
             form = read.form(k)
             for f, of in enumerate(read.form(k - 1).letter if read.begins else form.letter):
@@ -167,22 +198,27 @@ class RoundValues:
         letters = self._letters(k) if k >= 0 else np.zeros((0, 1), dtype=np.int64)
         early, late = list[tuple[Ints, list[Made]]](), list[tuple[Ints, list[Made]]]()
         models, gradients = (np.zeros(len(self._read), dtype=np.int64) for _ in range(2))
+        wide, counted = len(self._read[0].letter), [read.form(k).counted for read in self._read]
+        begin = begin_of(np.array([0 if each is None else each.varying for each in counted]))
         for read, who, inputs in zip(self._different, self._groups, self._inputs, strict=True):
             form = read.form(k)
 
             def row(source: Source, form: Form = form, who: Ints = who, inputs: Ints = inputs) -> Ints:
-                (what, which), wide = source, letters.shape[1]
+                what, which = source
                 if what == HEARD:
-                    found: Ints = letters[inputs[:, which // wide], which % wide]
+                    sender, number = inputs[:, which // wide].T
+                    found: Ints = letters[sender, number * wide + which % wide]
                     return found
                 return self._row(who, k, form, source)
 
-            made = [
-                (row((MADE, c)), [(row((what, which)), x) for what, which, x in terms])
-                for c, terms in enumerate(form.forms)
-            ]
+            def term(what: int, which: int, c: Any, who: Ints = who) -> tuple[Ints, float, Ints]:
+                if isinstance(c, Varying):
+                    return row((what, which)), 0.0, begin[who] + c.which
+                return row((what, which)), c, np.full_like(who, -1)
+
+            made = [(row((MADE, c)), [term(*each) for each in terms]) for c, terms in enumerate(form.forms)]
             copied = [
-                (self._place(who, k + 1, place), [(row(source), 1.0)])
+                (self._place(who, k + 1, place), [term(*source, 1.0)])
                 for place, source in enumerate(form.kept) if source[0] in (STATE, HEARD, ZERO)
             ]  # fmt: skip
             first = len(made) if self.at_end else form.early  # letters that are there before any gradient
@@ -202,14 +238,15 @@ class RoundValues:
         if key not in self._laid:
             self._laid[key] = self._lay(k)
         laid = self._laid[key].among(early, late)
+        forms = laid.counted(self._numbers.of(k, [each.form(k).counted for each in self._read]))
         if self._native is None or not len(samples):
             self._gradients(laid, np.flatnonzero(early).tolist(), samples)
-            self._make(laid.forms)
+            self._make(forms)
             return
         m, ends = len(laid.models), begin_of(laid.early.many)
         program = kernel.Program(
             laid.models, np.ascontiguousarray(np.stack(samples), np.int64), np.append(np.arange(m + 1), m),
-            np.append(ends, len(laid.forms.out)), laid.gradients, laid.forms, apart=True,
+            np.append(ends, len(forms.out)), laid.gradients, forms, apart=True,
         )  # fmt: skip
         kernel.steps(self._native, self._pools[0], program)
 

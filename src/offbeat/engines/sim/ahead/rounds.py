@@ -47,13 +47,13 @@ class RoundRun:
             agent = new_agent()
             agent.join(i, n, Vector(initial), view, new_rule(), python_stream(seed, Purpose.ALGORITHM, i))
             agent.check()
-        read, inputs = _read(new_agent, new_rule, views)
+        read, given, inputs = _read(new_agent, new_rule, views)
         self._begin = begin_of(np.array([len(each) for each in inputs]))
-        self._heard = np.array([j for each in inputs for j in sorted(each)])
+        self._heard = np.array([j for each in inputs for j, _ in sorted(each)])
         model = sum([part.nbytes for part in initial])
         self._bytes, self.n, self.now = len(read[0].letter) * model, n, 0.0
         self._values = RoundValues(task, read, inputs)
-        self._letters = Letters.of([view.listeners for view in views], world.sending == "unicast")
+        self._letters = Letters.of(given, world.sending == "unicast")
         streams = (Purpose.COMPUTE, world.compute_delay), (Purpose.COMMUNICATION, world.communication_delay)
         drawn = [[BufferedStream(of(i).draw, seed, purpose, i) for i in range(n)] for purpose, of in streams]
         begins, _, fresh = read[0].sends
@@ -86,6 +86,7 @@ class RoundRun:
                 samples = [self._samples[i]() for i in np.flatnonzero(early).tolist()]
                 self._values.round(each.number, early, late, samples)
         self._open = [each for each in self._open if each.done.max() > until or each.end.max() > until]
+        self._values.forget(min([each.number for each in self._open], default=self._times.number))
         self.now = until
 
     # -- as an engine ------------------------------------------------------------------------------
@@ -155,8 +156,10 @@ class RoundRun:
 
 def _read(
     new_agent: Callable[[], Rounds], new_rule: Callable[[], Rule], views: Sequence[View]
-) -> tuple[list[RoundForms], list[list[int]]]:
-    """What each agent makes, read once of those that are alike; and whose letters it gets, in this order."""
+) -> tuple[list[RoundForms], list[list[tuple[int, ...]]], list[list[tuple[int, int]]]]:
+    """What each agent makes, read once of those that are alike; who gets its letters; and whose letters it
+    gets, in this order, and which of the sender's.
+    """
     known, made = dict[Any, RoundForms](), list[RoundForms]()
     try:
         for i, view in enumerate(views):
@@ -166,10 +169,15 @@ def _read(
             made.append(known[shape])
     except NotLinear:
         raise NoTimetable from None
-    inputs = [[j for j in view.w if j != i] for i, view in enumerate(views)]
+    given = [
+        [tuple([view.listeners[k] for k in to]) for to in each.to]
+        for each, view in zip(made, views, strict=True)
+    ]
+    number = [{j: g for g, to in enumerate(each) for j in to} for each in given]
+    inputs = [[(j, number[j][i]) for j in view.w if j != i] for i, view in enumerate(views)]
     all_mixed = all(
         len(form.mixed) == len(of) for each, of in zip(made, inputs, strict=True) for form in each.all
     )
     if len({each.sends for each in made}) > 1 or len(made[0].sends) > 3 or not all_mixed:
         raise NoTimetable
-    return made, inputs
+    return made, given, inputs
