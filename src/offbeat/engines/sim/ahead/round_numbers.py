@@ -104,15 +104,13 @@ class RoundNumbers:
     ) -> None:
         self._senders, self._wide, self._made = senders, wide, dict[int, Floats]()
         self._state = [() if each is None else each.after(0.0, ())[0] for each in initial]
-        self._next = 0
 
     def of(self, k: int, counted: Sequence[Counted | None]) -> Floats:
         """The coefficients in round k of all agents, one agent after the other, if this is what they count
         in it. Raises NoTimetable where a number is none.
         """
-        if k == self._next:
+        if k not in self._made:
             self._made[k] = self._round(counted)
-            self._next += 1
         return self._made[k]
 
     def forget(self, k: int) -> None:

@@ -6,7 +6,8 @@ with all who listen at E_i^k, when its link is free again. The round ends when g
     G_i^k = B_i^k + a compute delay,   E_i^k = max(B_i^k or G_i^k, E_i^{k-1}) + a communication delay
     B_i^{k+1} = max(G_i^k, max_j E_j^k)
 
-By unicast a letter is a transmission to each who listens, one after the other. Of what happens at one instant
+Who gives neighbours different letters sends one after the other; by unicast each is a transmission to each
+who gets it. Of what happens at one instant
 what a transmission brings to several is ordered here, as it names them, and what follows from it at once; if
 anything else coincides there is no timetable.
 """
@@ -41,7 +42,7 @@ class Letters:
 
     @staticmethod
     def of(given: Sequence[Sequence[tuple[int, ...]]], unicast: bool) -> "Letters":
-        """given: who gets each of an agent's letters."""
+        """Those of agents of whom each gives these its letters, one letter after the other."""
         if unicast:
             given = [[(j,) for to in each for j in to] for each in given]
         sent = [(i, k, to) for i, each in enumerate(given) for k, to in enumerate(each)]

@@ -15,7 +15,7 @@ import torch
 from offbeat.core.system import kernel
 from offbeat.core.vector import Parts
 from offbeat.engines.sim.ahead.placeholders import GRADIENT, HEARD, MADE, STATE, ZERO, Source
-from offbeat.engines.sim.ahead.round_numbers import RoundNumbers, Varying, numbers_of
+from offbeat.engines.sim.ahead.round_numbers import Counted, RoundNumbers, Varying, numbers_of
 from offbeat.engines.sim.ahead.round_reading import Form, RoundForms
 from offbeat.engines.sim.ahead.timetable import Bools, Floats, Ints, begin_of
 from offbeat.engines.sim.executors import widest
@@ -83,7 +83,7 @@ class Pass:
 class Laid:
     """A round in rows: where gradients are taken, and where they go, [n]; what is made as soon as the own
     gradient is there, and what when all letters are; all forms, and which of their terms, [k], have which
-    of the coefficients of the round.
+    of the coefficients of the round; what each agent does with numbers, empty if none has any.
     """
 
     models: Ints
@@ -93,27 +93,30 @@ class Laid:
     forms: kernel.Forms
     terms: Ints
     which: Ints
+    counted: Sequence[Counted | None]
 
     @staticmethod
-    def of(models: Ints, gradients: Ints, early: Pass, late: Pass) -> "Laid":
+    def of(
+        models: Ints, gradients: Ints, early: Pass, late: Pass, counted: Sequence[Counted | None]
+    ) -> "Laid":
         forms, varying = early.then(late)
         (terms,) = np.nonzero(varying >= 0)
-        return Laid(models, gradients, early, late, forms, terms, varying[terms])
-
-    def counted(self, coefficients: Floats) -> kernel.Forms:
-        """The forms, if these are the coefficients of the round."""
-        if not len(self.terms):
-            return self.forms
-        made = self.forms.coefficients.copy()
-        made[self.terms] = coefficients[self.which]
-        return replace(self.forms, coefficients=made)
+        return Laid(models, gradients, early, late, forms, terms, varying[terms], counted)
 
     def among(self, early: Bools, late: Bools) -> "Laid":
         """What some agents make of it."""
         if early.all() and late.all():
             return self
         parts = self.early.among(early), self.late.among(late)
-        return Laid.of(self.models[early], self.gradients[early], *parts)
+        return Laid.of(self.models[early], self.gradients[early], *parts, self.counted)
+
+    def with_numbers(self, numbers: RoundNumbers, k: int) -> kernel.Forms:
+        """The forms, if it is the k-th."""
+        if not self.counted:
+            return self.forms
+        made, coefficients = self.forms.coefficients.copy(), numbers.of(k, self.counted)
+        made[self.terms] = coefficients[self.which]
+        return replace(self.forms, coefficients=made)
 
 
 class RoundValues:
@@ -226,7 +229,8 @@ class RoundValues:
             late.append((who, made[first:] + copied * (not self.at_end)))
             gradients[who] = row((GRADIENT, 0))
             models[who] = self._place(who, k, read.form(k - 1).asked if k >= 0 else 0)
-        return Laid.of(models, gradients, Pass.of(early), Pass.of(late))
+        passes = Pass.of(early), Pass.of(late)
+        return Laid.of(models, gradients, *passes, counted if any(counted) else ())
 
     # -- values ------------------------------------------------------------------------------------
 
@@ -238,7 +242,7 @@ class RoundValues:
         if key not in self._laid:
             self._laid[key] = self._lay(k)
         laid = self._laid[key].among(early, late)
-        forms = laid.counted(self._numbers.of(k, [each.form(k).counted for each in self._read]))
+        forms = laid.with_numbers(self._numbers, k)
         if self._native is None or not len(samples):
             self._gradients(laid, np.flatnonzero(early).tolist(), samples)
             self._make(forms)
