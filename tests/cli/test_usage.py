@@ -1,12 +1,16 @@
 """What cannot be read as a command line: told in one paragraph, as every other error."""
 
+import sys
 from pathlib import Path
 
 import pytest
 from command_line import QUICK, Call
 
+from offbeat.cli import commands
 from offbeat.cli.commands import COMMANDS, loaded
 from offbeat.cli.tools import fitted
+from offbeat.core.system import machine
+from offbeat.experiments import forking
 
 
 @pytest.mark.parametrize(
@@ -94,3 +98,24 @@ def test_a_folder_that_is_used_is_refused_before_a_machine_is_asked(
 def test_a_folder_that_is_not_there_is_no_file(call: Call) -> None:
     for command in ("replay", "predict"):
         assert "There is no file or folder nosuch" in call(command, "nosuch").refused().said
+
+
+@pytest.mark.parametrize(
+    ("words", "early"),
+    [
+        ("compare --task digits", True), ("reproduce adsgd --quick", True), ("list algorithms", False),
+        ("compare --workers=1", False), ("compare --until 9", False), ("sweep g.toml --dry-run", False),
+        ("compare -h", False),
+    ],
+)  # fmt: skip
+def test_the_server_of_workers_imports_everything_while_a_command_does(
+    monkeypatch: pytest.MonkeyPatch, words: str, early: bool
+) -> None:
+    """Where it will be wanted, as far as that can be told before options are read."""
+    told, (name, *_) = list[str](), words.split()
+    monkeypatch.delitem(sys.modules, f"offbeat.cli.{COMMANDS[name]}", raising=False)
+    monkeypatch.setattr(machine, "cores", lambda: 2)
+    monkeypatch.setattr(forking, "start_server", lambda: told.append("server"))
+    monkeypatch.setattr(commands, "loaded", lambda _: told.append("command"))
+    commands.Commands().resolve_command(None, words.split())
+    assert told == ["server", "command"][not early :]

@@ -28,7 +28,7 @@ from offbeat.algorithms import USUAL
 from offbeat.cli import progress
 from offbeat.core.errors import ContractError, DataError, OffbeatError, SettingError
 from offbeat.core.system import machine
-from offbeat.experiments import batches, making, scheduler, workers
+from offbeat.experiments import batches, forking, making, scheduler
 from offbeat.experiments.batches import PlannedRun, how_many_workers
 from offbeat.experiments.comparison import Plan
 from offbeat.experiments.experiment import Experiment
@@ -428,14 +428,14 @@ def test_sockets_fit_where_the_folder_for_temporary_files_has_a_long_name(
     long = tmp_path / ("x" * 100)
     long.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(long))
-    with workers._short_paths():
+    with forking._short_paths():
         assert tempfile.gettempdir() == "/tmp"
     assert tempfile.gettempdir() == str(long)
-    monkeypatch.setattr(workers, "SHORT", ("/no/such/folder",))
-    with pytest.raises(SettingError, match="xxx, is too long for the sockets"), workers._short_paths():
+    monkeypatch.setattr(forking, "SHORT", ("/no/such/folder",))
+    with pytest.raises(SettingError, match="xxx, is too long for the sockets"), forking._short_paths():
         pass
     monkeypatch.setattr(tempfile, "tempdir", "/var/tmp")
-    with workers._short_paths():
+    with forking._short_paths():
         assert tempfile.gettempdir() == "/var/tmp"
 
 

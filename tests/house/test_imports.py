@@ -11,7 +11,7 @@ from rooms import ROOMS, ROOT, SOURCE, Module, modules, ours, room_of
 LAZY = {("tasks", "sklearn"), ("results", "pandas"), ("results", "offbeat"), ("engines.live", "torch"),
         ("core.system", "fcntl"), ("core.system", "ray"), ("experiments", "pyarrow"),
         ("engines.live.cluster", "ray"), ("experiments", "optuna"), ("results", "scipy"),
-        ("world", "mixingmatrix")}  # fmt: skip
+        ("world", "mixingmatrix"), ("cli", "offbeat")}  # fmt: skip
 """What is imported inside a function, because it is slow or optional."""
 
 TABLE = ("row", "table", "finding")
@@ -109,10 +109,11 @@ ONLY = {
         "offbeat.core.system.signals",
         "offbeat.engines.live.cluster.talking",
         "offbeat.engines.live.node.driver",
+        "offbeat.experiments.forking",
         "offbeat.experiments.scheduler",
         "offbeat.experiments.workers",
     },
-    "multiprocessing": {"offbeat.experiments.workers"},
+    "multiprocessing": {"offbeat.experiments.forking", "offbeat.experiments.workers"},
     "concurrent": {
         "offbeat.engines.live.cluster.talking",
         "offbeat.experiments.scheduler",
@@ -246,10 +247,15 @@ def test_importing_the_package_leaves_the_slow_and_the_optional_alone() -> None:
     assert done.stdout.strip() == "[]"
 
 
-@pytest.mark.parametrize("name", ["actor", "gateway", "keeper"])
-def test_a_gateway_and_a_keeper_begin_without_torch(name: str) -> None:
-    """While a gateway begins anew the registers of its machine stand still; these take seconds."""
+@pytest.mark.parametrize(
+    "name",
+    [*(f"engines.live.cluster.{each}" for each in ("actor", "gateway", "keeper")), "experiments.forking"],
+)
+def test_what_others_wait_for_begins_without_torch(name: str) -> None:
+    """While a gateway begins anew the registers of its machine stand still, and workers import everything
+    while their command does; these take seconds.
+    """
     slow = ("torch", "networkx", "scipy", "offbeat.world")
-    code = f"import sys, offbeat.engines.live.cluster.{name}; print([n for n in {slow} if n in sys.modules])"
+    code = f"import sys, offbeat.{name}; print([n for n in {slow} if n in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

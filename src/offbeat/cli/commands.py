@@ -34,6 +34,11 @@ COMMANDS = {
 }  # fmt: skip
 """Command -> the module of this room that it is in, where its function has its name, or that and `_`."""
 
+ON_ALL_CORES = {"compare", "sweep", "reproduce"}
+"""Commands whose runs are made by several processes."""
+OTHERWISE = {"-h", "--help", "--dry-run", "--workers", "--until", "--device", "--ray"}
+"""Options after which they may need none: who has given one waits until all options are read."""
+
 HELP = {"help_option_names": ["-h", "--help"]}
 
 
@@ -70,9 +75,20 @@ class Commands(TyperGroup):
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         if args[0] in COMMANDS:
+            if args[0] in ON_ALL_CORES and OTHERWISE.isdisjoint(each.partition("=")[0] for each in args):
+                _get_ready(args[0])
             return args[0], loaded(args[0]), args[1:]
         self.commands = {name: listed(name) for name in COMMANDS}  # whose names are like the one that is not
         return super().resolve_command(ctx, args)
+
+
+def _get_ready(name: str) -> None:
+    """Have the server of worker processes import everything while this process imports this command."""
+    from offbeat.core.system.machine import cores
+    from offbeat.experiments.forking import possible, start_server
+
+    if f"offbeat.cli.{COMMANDS[name]}" not in sys.modules and cores() > 1 and possible():
+        start_server()
 
 
 app = typer.Typer(

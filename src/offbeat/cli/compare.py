@@ -20,11 +20,12 @@ from offbeat.core.system.files import as_file_name
 from offbeat.core.system.named import separated
 from offbeat.core.system.signals import exit_code, terminable
 from offbeat.experiments.experiment import Experiment, Selection
+from offbeat.experiments.forking import possible, start_server
 from offbeat.experiments.halving import tuned_how
 from offbeat.experiments.keeping import finished
 from offbeat.experiments.memory import WORTH_SAYING
 from offbeat.experiments.study import Study, parse_over, study
-from offbeat.experiments.workers import possible, start_server, wanted
+from offbeat.experiments.workers import wanted
 from offbeat.results.figure import check_saved_as
 from offbeat.results.run import Comparison, Run
 from offbeat.results.table import tuning_table

@@ -12,12 +12,13 @@ from offbeat.algorithms import Algorithm, find
 from offbeat.core.system import machine
 from offbeat.core.system.own import pinned
 from offbeat.experiments.experiment import Experiment
+from offbeat.experiments.forking import possible
 from offbeat.experiments.runs import Job, run_many
 from offbeat.experiments.scheduler import Batch, Scheduler
 from offbeat.experiments.setup import Setup, prepare
 from offbeat.experiments.space import adjusted
 from offbeat.experiments.tuning import Trial
-from offbeat.experiments.workers import Processes, possible, tell
+from offbeat.experiments.workers import Processes, tell
 from offbeat.results.run import Run
 from offbeat.results.values import Curve, Progress
 

@@ -2,14 +2,12 @@
 
 import os
 import signal
-import sys
-import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import ExitStack, contextmanager
-from multiprocessing import forkserver, get_all_start_methods, get_context
+from contextlib import ExitStack
+from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,13 +17,9 @@ import torch
 from offbeat.core.errors import SettingError
 from offbeat.core.system.machine import cores
 from offbeat.core.system.ray_cluster import cluster, nodes_of, refuse_differences
-from offbeat.core.system.signals import HANG_UP
+from offbeat.experiments.forking import start_server
 
 Result = TypeVar("Result")
-
-SOCKETS = 107 - len("/pymp-12345678/listener-12345678")  # bytes of a folder's path with sockets below it
-SHORT = ("/tmp", "/var/tmp", "/dev/shm")
-THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 _told: list[Any] = []
 """In a worker: the numbers that `tell` writes."""
@@ -36,20 +30,6 @@ def wanted(workers: int | None) -> int:
     if workers is not None and workers < 1:
         raise SettingError(f"There must be at least one worker; got {workers}.")
     return cores() if workers is None else workers
-
-
-def possible() -> bool:
-    """Whether this system can have `Processes`."""
-    return "forkserver" in get_all_start_methods()
-
-
-def start_server() -> None:
-    """Start the process that workers are forked from, unless it is there. It imports everything, for seconds;
-    this process goes on meanwhile, until it asks for the first worker.
-    """
-    forkserver.set_forkserver_preload(["offbeat.cli.preloaded"])
-    with _undisturbed(), _short_paths():
-        forkserver.ensure_running()
 
 
 class Processes:
@@ -94,43 +74,6 @@ class Processes:
         self.lifeline.close()
         self.executor.shutdown(cancel_futures=True)
         self.reading.close()
-
-
-@contextmanager
-def _undisturbed() -> Iterator[None]:
-    """What is started here has this process's modules and one thread, and leaves signals to this process."""
-    path = os.pathsep.join(filter(None, sys.path))  # without the current folder, which may be anybody's
-    changed = {**dict.fromkeys(THREADS, "1"), "PYTHONPATH": path, "PYTHONSAFEPATH": "1"}
-    before = {name: os.environ.get(name) for name in changed}
-    main = threading.current_thread() is threading.main_thread()
-    ignored = [number for number in (signal.SIGINT, HANG_UP) if main and number is not None]
-    handlers = {number: signal.signal(number, signal.SIG_IGN) for number in ignored}
-    os.environ.update(changed)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            del os.environ[name]
-            if value is not None:
-                os.environ[name] = value
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
-
-
-@contextmanager
-def _short_paths() -> Iterator[None]:
-    """A folder for temporary files with a path short enough for sockets, where TMPDIR names a longer one."""
-    before, named = tempfile.tempdir, tempfile.gettempdir()
-    if len(os.fsencode(named)) > SOCKETS:
-        short = next((folder for folder in SHORT if os.access(folder, os.W_OK | os.X_OK)), None)
-        if short is None:
-            much = f"too long for the sockets of worker processes, which allow {SOCKETS} bytes"
-            raise SettingError(f"TMPDIR, {named}, is {much}. Name a shorter folder, or use --workers 1.")
-        tempfile.tempdir = short
-    try:
-        yield
-    finally:
-        tempfile.tempdir = before
 
 
 def _become_worker(lifeline: Connection, environment: dict[str, str], told: Any) -> None:
