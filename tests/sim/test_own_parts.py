@@ -15,7 +15,7 @@ from offbeat.experiments.runs import Job, run_many, run_one
 from offbeat.experiments.setup import prepare
 from offbeat.world.per_link import PerLink
 
-NAMES = ["adsgd", "dsgd", "adpsgd", "a2cid2", "easgd", "rfast", "asbcd", "allreduce"]
+NAMES = ["adsgd", "dsgd", "adpsgd", "a2cid2", "easgd", "rfast", "asbcd", "allreduce", "diloco:h=3"]
 
 
 class ByName:

@@ -20,6 +20,7 @@ class DiLoCo(Ring):
     Attributes:
         h: steps of its own between two averagings
         outer_lr, outer_momentum: of the outer Nesterov step, whose form is that of `torch.optim.SGD`
+        made: steps since the last averaging
 
     Differs from the paper: its inner steps are AdamW's, here the local rule's; h is 10 by default, ours,
     where the paper takes hundreds; what is evaluated is x_i, so between two averagings the mean of all x_i.
@@ -40,8 +41,8 @@ class DiLoCo(Ring):
     def on_gradient(self, g: Vector) -> None:
         """A local step; after the last of h, the average of all changes."""
         self.x = self.x - self.rule(g)
-        self.made += 1
-        if self.made % self.h:
+        self.made = (self.made + 1) % self.h
+        if self.made:
             self.compute(self.x)
         else:
             self.average(self.phi - self.x)

@@ -28,12 +28,13 @@ class NoLoCo(DiLoCo):
     of its momentum.
 
     Paper -> code, by its authors' program: step_params -> `phi`; p - p_old -> `d`; momentum -> `m`;
-    number_of_local_steps -> `h`. j is `partners(k, n)[i]`, k -> outer steps made.
+    number_of_local_steps -> `h`. j is `partners(k, n)[i]`, k -> `outer`.
 
     Attributes:
         h: steps of its own between two exchanges
         outer_lr, outer_momentum: of the outer step; 0.7 and 0.3 are of its authors' settings. With 0.7 and
             0.9, as in `diloco`, nine agents drift apart without end: what draws pairs together overshoots
+        outer: outer steps begun, k
 
     Differs from the paper, of which we had the authors' program, not the formulas: groups are pairs; inner
     steps are those of the local rule, there Adam's; a model is one piece, where theirs is a pipeline whose
@@ -44,11 +45,13 @@ class NoLoCo(DiLoCo):
 
     outer_momentum: float = 0.3
     d: Vector | None = field(init=False, default=None)
+    outer: int = field(init=False, default=0)
     offers: dict[int, Offer] = field(init=False, default_factory=dict)
 
     def average(self, v: Vector) -> None:
         """Offer to this round's partner what was added to phi: -v."""
-        k = self.made // self.h
+        self.outer += 1
+        k = self.outer
         j, self.d = partners(k, self.n)[self.me], -v
         offer = Offer(k, self.phi, self.d)
         if j == self.me:  # left over
@@ -68,7 +71,7 @@ class NoLoCo(DiLoCo):
 
     def meet(self) -> None:
         """The outer step, once both offers are here; then local ones from there."""
-        offer = self.offers.pop(self.made // self.h, None) if self.d is not None else None
+        offer = self.offers.pop(self.outer, None) if self.d is not None else None
         if offer is not None and self.d is not None:
             pull = (self.phi + offer.phi) / 2 - self.phi
             self.m = self.outer_momentum * self.m + self.outer_lr * ((self.d + offer.d) / 2 + pull)

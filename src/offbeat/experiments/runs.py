@@ -110,8 +110,8 @@ class Job:
         plain = self.executor == AUTO and not self.check and self.setup.codec is None
         if not plain or own or why_no_timetable(self.setup.world):
             return None
-        if isinstance(agent, Ring):  # whose handlers are called
-            return RingRun if agent.local_steps == 1 else None
+        if isinstance(agent, Ring):  # whose handlers are called, where a rule is the user's own
+            return RingRun
         if not isinstance(self.setup.steps.by, Optimizer):
             return None
         known = isinstance(agent, Rounds) and agent.local_steps == 1

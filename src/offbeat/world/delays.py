@@ -70,6 +70,12 @@ class Delay:
         return replace(self, mean=self.mean * factor)
 
     def draw(self, rng: np.random.Generator, count: int) -> list[float]:
+        """So many, one after the other."""
+        values: list[float] = self.drawn(rng, count).tolist()
+        return values
+
+    def drawn(self, rng: np.random.Generator, count: int) -> np.ndarray:
+        """The same as an array."""
         cv = self.cv or DEFAULT_CV.get(self.family, 0.0)
         if self.family == "gamma":
             sample = rng.gamma(cv**-2, cv**2, count)
@@ -85,8 +91,8 @@ class Delay:
             which = rng.integers(len(values), size=count)
             sample = values[which]
         overhead = np.frombuffer(self.overhead)[which] if self.overhead else 0.0
-        drawn: list[float] = (sample * self.mean + overhead).tolist()
-        return drawn
+        made: np.ndarray = sample * self.mean + overhead
+        return made
 
     def __str__(self) -> str:
         cv = self.cv or DEFAULT_CV.get(self.family)

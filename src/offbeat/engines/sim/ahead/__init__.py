@@ -17,7 +17,11 @@ run goes through them, a segment of time at a time:
 
 Who waits for others has no such timetable, but where times follow from one another round by round:
 
-    ring                    rings of sums, hop by hop
+    ring                    rings of sums: such a run as an engine
+    ring_times, ring_trace  when what happens in them, hop by hop, and the trace of it
+    ring_reading            what an agent's class makes of gradients and means
+    ring_values             the arithmetic; or, where that is not linear or not compiled,
+    ring_handlers           handlers, called at gradients and means
     rounds                  rounds with a barrier among neighbours: such a run as an engine
     round_times             when what happens in them, and the trace of it
     round_reading           what an agent's class makes in a round
