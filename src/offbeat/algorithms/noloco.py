@@ -28,10 +28,9 @@ class NoLoCo(DiLoCo):
     of its momentum.
 
     Paper -> code, by its authors' program: step_params -> `phi`; p - p_old -> `d`; momentum -> `m`;
-    number_of_local_steps -> `h`. j is `partners(k, n)[i]`, k -> `outer`.
+    number_of_local_steps -> `h`, those between two exchanges. j is `partners(k, n)[i]`, k -> `outer`.
 
     Attributes:
-        h: steps of its own between two exchanges
         outer_lr, outer_momentum: of the outer step; 0.7 and 0.3 are of its authors' settings. With 0.7 and
             0.9, as in `diloco`, nine agents drift apart without end: what draws pairs together overshoots
         outer: outer steps begun, k
