@@ -1,4 +1,6 @@
-"""Pairs without handlers: events as the simulator has them, and what is made at each, against the oracle."""
+"""Pairs and registers without handlers: events as the simulator has them, and what is made at each, against
+the oracle.
+"""
 
 import math
 from collections.abc import Callable
@@ -12,7 +14,7 @@ from hypothesis import strategies as st
 
 from offbeat.algorithms import ALGORITHMS, find
 from offbeat.core.agent import Agent
-from offbeat.core.forms import pin
+from offbeat.core.forms import larger, pin, total
 from offbeat.core.rules import SGD
 from offbeat.core.vector import Vector
 from offbeat.engines.sim.ahead import mailing
@@ -38,10 +40,13 @@ SPECS = [
     "a2cid2",
     "a2cid2:eta=0.3+alpha=0.7",
     "a2cid2:eta=0",
+    "rasgp",
+    "rasgp:local_steps=2",
 ]
 WORLDS: list[dict[str, Any]] = [
     {}, {"latency": 0.1}, {"bandwidth": 0.5}, {"compute": "constant", "communication": "constant"},
-    {"event": "agent 0 slows by 2 at 3"}, {"loss": 0.2},
+    {"event": "agent 0 slows by 2 at 3"}, {"loss": 0.2}, {"loss": 0.4, "latency": 0.3},
+    {"event": "cut {0} from the rest at 4 until 9"},
 ]  # fmt: skip
 
 
@@ -130,16 +135,6 @@ class Plain(Agent):
         self.x = 0.5 * (self.x + message.x)
 
 
-@dataclass
-class Keeps(Plain):
-    """The letter itself."""
-
-    last: Vector = field(init=False, repr=False)
-
-    def on_message(self, src: int, message: Note) -> None:
-        self.last = message.x
-
-
 class Becomes(Plain):
     """What it hears."""
 
@@ -161,11 +156,18 @@ class Old(Plain):
         self.send(src, Note(self.first))
 
 
-class Publishes(Plain):
-    """As well."""
+class Passes(Plain):
+    """On what it hears."""
 
     def on_message(self, src: int, message: Note) -> None:
         self.publish(src, message)
+
+
+class Rings(Plain):
+    """A bell."""
+
+    def on_message(self, src: int, message: Note) -> None:
+        self.alarm(1.0, "now")
 
 
 class Random(Plain):
@@ -208,8 +210,86 @@ class Answers(Plain):
             self.x = 0.5 * (self.x + message.x)
 
 
-def test_who_answers_with_what_it_has_is_the_simulators() -> None:
-    mine, oracle = both(Answers)
+@dataclass
+class Keeps(Plain):
+    """Letters, and mixes the newest two at a gradient."""
+
+    letters: list[Vector] = field(init=False, repr=False, default_factory=list)
+
+    def on_message(self, src: int, message: Note) -> None:
+        self.letters = [*self.letters[-1:], message.x]
+
+    def on_gradient(self, g: Vector) -> None:
+        self.x = total([0.1 * x for x in self.letters], start=0.8 * self.x) - self.rule(g)
+        self.send(self.view.listeners, Note(self.x))
+        self.compute(self.x)
+
+
+@dataclass(frozen=True)
+class Counted:
+    """A model, how often it was made, and by how many letters."""
+
+    x: Vector
+    steps: int
+    share: float
+
+
+@dataclass
+class Reads(Plain):
+    """Registers of two types, late and pinned; with numbers of both kinds, one of them a coefficient."""
+
+    heard: dict[int, Counted] = field(init=False, repr=False, default_factory=dict)
+    before: dict[int, Vector] = field(init=False, repr=False, default_factory=dict)
+    share: float = field(init=False, default=1.0)
+
+    def on_message(self, src: int, message: Counted | Note) -> None:
+        if isinstance(message, Note):
+            self.x = 0.9 * self.x + 0.1 * message.x
+        else:
+            self.heard[src] = message
+            self.round = larger(self.round, message.steps)
+
+    def on_gradient(self, g: Vector) -> None:
+        self.round += 1
+        for j in self.view.listeners:
+            if j in self.heard:
+                self.x = self.x + 0.1 * self.heard[j].x - 0.1 * self.before.get(j, self.x)
+        if sum([each.share for each in self.heard.values()]) > 2.0 * self.share:
+            self.before = {j: pin(each.x) for j, each in sorted(self.heard.items())}
+        self.x = self.x - (self.share / self.round) * self.rule(g)
+        self.share = 0.5 + self.share / 2.0 + 1.0 / self.round
+        self.publish(self.view.listeners, Counted(pin(self.x), self.round, self.share))
+        self.publish(self.view.listeners, Note(self.x))
+        self.compute(self.x)
+
+
+@dataclass(frozen=True)
+class Dated:
+    """A model, and when it was sent."""
+
+    x: Vector
+    sent: float
+
+
+class Forgets(Plain):
+    """The dates that it hears, once it has gone by them."""
+
+    def on_gradient(self, g: Vector) -> None:
+        self.x = self.x - self.rule(g)
+        self.send(self.view.listeners, Dated(self.x, self.now))
+        self.compute(self.x)
+
+    def on_message(self, src: int, message: Any) -> None:
+        if self.now - message.sent > 0.7:
+            self.x = 0.8 * self.x + 0.2 * message.x
+
+
+@pytest.mark.parametrize("kind", [Answers, Keeps, Reads, Forgets])
+@pytest.mark.parametrize("world", [{}, {"loss": 0.3, "latency": 0.4, "sending": "unicast"}])
+def test_who_answers_keeps_letters_or_reads_registers_is_the_simulators(
+    kind: type[Agent], world: dict[str, Any]
+) -> None:
+    mine, oracle = both(kind, **world)
     for engine in (mine, oracle):
         engine.start()
         engine.run(20.0)
@@ -225,15 +305,15 @@ def nothing(question: Question) -> None:
 @pytest.mark.parametrize(
     ("kind", "why"),
     [
-        (Keeps, "keeps a letter"), (Becomes, "becomes a vector"), (Old, "had before"),
-        (Publishes, "than gradients and mail"), (Random, "draws by random"), (Late, "looks at the time"),
+        (Becomes, "becomes a vector"), (Old, "had before"), (Passes, "had before"), (Rings, "than gradients"),
+        (Random, "draws by random"), (Late, "looks at the time"),
     ],
 )  # fmt: skip
 def test_what_would_be_wrong_is_found_out(kind: Callable[[], Agent], why: str) -> None:
     machine = Machine(kind, partial(SGD, 0.1), 2, 5, build("ring", 5).views()[2], [])
     begun = machine.look(machine.start, BEGIN, [], nothing)
     with pytest.raises(NotLinear, match=why):
-        machine.look(begun.then, (1, Note), [], nothing)
+        machine.look(begun.then, (1, Note, False), [], nothing)
 
 
 def test_what_is_drawn_is_asked_for_and_then_known() -> None:
@@ -258,5 +338,5 @@ def test_what_is_drawn_is_asked_for_and_then_known() -> None:
 def test_of_the_table_these_meet() -> None:
     """Whoever adds one sees whether it is known from before."""
     assert {name for name in ALGORITHMS if job(name, topology="grid", agents=9).timed is MailRun} == {
-        "adpsgd", "a2cid2", "easgd",
+        "adpsgd", "a2cid2", "easgd", "rasgp",
     }  # fmt: skip

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from offbeat.core.agent import Agent, View
-from offbeat.core.forms import pin, zero
+from offbeat.core.forms import larger, opened, pin, zero
 from offbeat.core.vector import Vector
 
 
@@ -31,7 +31,7 @@ class RASGP(Agent):
         (x_i, y_i) <- (x_i, y_i) + sum_j (phi_j - rho_ij),   rho_ij <- phi_j,   z_i <- x_i / y_i
 
     Paper -> code: x -> `x`; y -> `y`; z, the model -> `z`; phi^x, phi^y -> `phi`, `phi_y`; d_i, the
-    out-degree -> the listeners; rho^x_ij, rho^y_ij -> `used[j]`; the slot k -> `round`.
+    out-degree -> the listeners; rho^x_ij, rho^y_ij -> `used[j]`; the slot k -> `round`; k_i -> `stepped`.
 
     Conserved by communication: sum_i (x_i, y_i) + sum over links (phi_i - rho_ji), at every instant, whatever
     is lost or late; only gradients change the first of the two.
@@ -50,6 +50,7 @@ class RASGP(Agent):
     phi: Vector = field(init=False, repr=False)
     phi_y: float = field(init=False, default=0.0)
     owing: bool = field(init=False, default=True)
+    stepped: int = field(init=False, default=0)
     got: dict[int, Pushed] = field(init=False, default_factory=dict)
     used: dict[int, Opened] = field(init=False, default_factory=dict)
 
@@ -59,7 +60,7 @@ class RASGP(Agent):
 
     def start(self) -> None:
         """Nothing has been pushed; the first gradient is at the model that is given."""
-        self.z, self.phi = self.x, zero(self.x)
+        self.z, self.phi, self.stepped = self.x, zero(self.x), self.round
         self.used = {j: Opened(zero(self.x), 0.0) for j in self.view.w if j != self.me}
         self.compute(self.z)
 
@@ -70,28 +71,27 @@ class RASGP(Agent):
         self.send(self.view.listeners, Opened(self.phi, self.phi_y))
 
     def on_message(self, src: int, message: Pushed | Opened) -> None:
-        """The newest sums, or from where on they count."""
+        """The newest sums, and how far their sender is; or from where on they count."""
         if isinstance(message, Pushed):
-            self.got[src] = message
+            self.got = dict(sorted((self.got | {src: message}).items()))
+            self.round = larger(self.round, message.slot - 1)
         else:
             self.used[src] = message
 
     def on_gradient(self, g: Vector) -> None:
         """Step, push, take in what has come; the next gradient is taken at the new ratio."""
-        slot = max([self.round + 1, *(m.slot for m in self.got.values())])
-        self.x, self.round = self.x - (slot - self.round) * self.rule(g), slot
-        fresh = [j for j, m in self.got.items() if j in self.used and m.y > self.used[j].y]
-        if fresh or self.owing:
-            self.owing = False
-            share = 1.0 / (len(self.view.listeners) + 1)
+        self.round += 1
+        self.x, self.stepped = opened(self.x - (self.round - self.stepped) * self.rule(g)), self.round
+        fresh = {j: (m, self.used[j]) for j, m in self.got.items() if j in self.used}
+        if self.owing or sum([m.y - before.y for m, before in fresh.values()]) > 0.0:
+            self.owing, share = False, 1.0 / (len(self.view.listeners) + 1)
             self.x, self.y = share * self.x, share * self.y
             self.phi, self.phi_y = self.phi + self.x, self.phi_y + self.y
         self.publish(self.view.listeners, Pushed(pin(self.phi), self.phi_y, self.round))  # a version each
-        for j in fresh:
-            m, before = self.got.pop(j), self.used[j]
+        for j, (m, before) in fresh.items():
             self.x, self.y = self.x + m.x - before.x, self.y + m.y - before.y
-            self.used[j] = Opened(pin(m.x), m.y)
-        self.z = self.x / self.y
+            self.used[j] = Opened(pin(m.x), self.got.pop(j).y)
+        self.z = (1.0 / self.y) * self.x
         self.compute(self.z)
 
     def on_view(self, view: View) -> None:

@@ -1,4 +1,6 @@
-"""What algorithms build from vectors, besides sums and multiples: mixtures, pins, pieces."""
+"""What algorithms build from vectors, besides sums and multiples: mixtures, pins, pieces; and the larger
+of two numbers.
+"""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -121,6 +123,12 @@ def concat(pieces: list[Vector], of: tuple[Vector, ...] = ()) -> Vector:
     """The inverse of `split`; the versions of the pieces in `of` count as mixed."""
     lengths = tuple(map(sum, zip(*[piece.lengths for piece in pieces], strict=True)))
     return applied(joined, *pieces, of=of, lengths=lengths)
+
+
+def larger(a: int, b: int) -> int:
+    """max(a, b), without a question: what stands for a number that is not known is not compared."""
+    of = getattr(b, "larger", None)
+    return max(a, b) if of is None else of(a)
 
 
 def joined(*pieces: Parts) -> Parts:

@@ -27,11 +27,12 @@ Who waits for others has no such timetable, but where times follow from one anot
     round_reading           what an agent's class makes in a round
     round_values            the arithmetic
 
-Where agents answer whenever they are asked, events come as in the simulator, but no handler is called:
+Where agents answer whenever they are asked, or give away numbers that others go by, events come as in the
+simulator, but no handler is called:
 
-    machine, numbers        what an agent's class does at an event, as a machine of states; and numbers
-                            that follow from the time
-    mailing                 such a run as an engine: its events, and what is recorded
+    machine, letters,       what an agent's class does at an event, as a machine of states; and numbers
+    numbers                 that follow from the time, and from those that it hears
+    mailing, post           such a run as an engine: its events, and what is recorded; what waits
     mail_values             the arithmetic
 
     recorded                of levels, rings and rounds: what of its trace is kept

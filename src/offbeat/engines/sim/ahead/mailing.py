@@ -1,11 +1,10 @@
-"""Agents that mail one another, without handlers: which of all events comes when is found out as in the
-simulator, from numbers alone; what an agent makes at each is known (`machine`); the arithmetic comes after.
+"""Agents that mail one another, or read each other's registers, without handlers: which of all events comes
+when is found out as in the simulator, from numbers alone; what an agent makes at each is known (`machine`);
+the arithmetic comes after.
 """
 
 import math
-from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from heapq import heappop, heappush
 from typing import Any
 
@@ -15,13 +14,14 @@ from offbeat.core.agent import Agent, View
 from offbeat.core.rules import Rule, Scheduled
 from offbeat.core.system.streams import BufferedStream, Purpose, python_stream
 from offbeat.core.vector import Parts, Vector
-from offbeat.engines.events import GradientDone, MailReceived, Started
+from offbeat.engines.events import GradientDone, Heard, MailReceived, RegisterRead, Started
 from offbeat.engines.recorder import Recorder
 from offbeat.engines.sim.ahead.instants import NoTimetable
 from offbeat.engines.sim.ahead.machine import ASKED, BEGIN, COMPUTED, Done, Machine, Mail, What
 from offbeat.engines.sim.ahead.mail_values import INITIAL, NONE, MailValues
 from offbeat.engines.sim.ahead.numbers import Question
 from offbeat.engines.sim.ahead.placeholders import NotLinear
+from offbeat.engines.sim.ahead.post import Letter, Post
 from offbeat.engines.sim.ahead.rhythm import seen
 from offbeat.engines.sim.heap import DELIVERY, GRADIENT
 from offbeat.engines.sim.links import by_link
@@ -37,18 +37,6 @@ WORTH = 2000, 4
 """So much is found out about what agents do; from then on more only while that is less than one in so many of
 the events: else it does not pay.
 """
-
-
-@dataclass(slots=True, eq=False)
-class Letter:
-    """Mail: to whom, of which type, how many bytes, of which version; its values; when it left."""
-
-    to: tuple[int, ...]
-    kind: type
-    size: int
-    version: int
-    values: list[int]
-    start: float = -1.0
 
 
 class MailRun:
@@ -84,9 +72,9 @@ class MailRun:
         self._states = [machine.start for machine in self._machines]
         self._own = [[INITIAL] for _ in range(n)]  # of each agent the values that its state has
         self._numbers: list[Sequence[float]] = [() for _ in range(n)]  # and the numbers
+        self._stamps: list[tuple[tuple[int, int], ...]] = [() for _ in range(n)]  # of others' versions
         self._versions, self.steps = [0] * n, [0] * n
-        self._outbox: list[deque[Letter]] = [deque() for _ in range(n)]
-        self._busy, self._carried = [False] * n, dict[tuple[int, tuple[int, ...]], int]()
+        self._post, self._carried = Post(world, self._senders), dict[tuple[int, tuple[int, ...]], int]()
         self._heap: list[tuple[float, int, int, int, int, Any]] = []
         self._recorder, self._messages, self._bytes = Recorder(n, keep_trace), 0, 0
         self._kinds = dict[type, int]()  # as the trace numbers them
@@ -142,37 +130,51 @@ class MailRun:
     # -- events ------------------------------------------------------------------------------------
 
     def _computed(self, i: int, start: float) -> None:
-        """A gradient is there."""
+        """A gradient is there; before it the agent reads what is new in registers."""
         now = self.now
+        for (source, *_), (letter, came) in self._post.read(i):
+            self._hears(RegisterRead, i, source, letter, came)
         self._recorder.event(GradientDone(now, i, self.steps[i], start, now))
         self._happens(i, COMPUTED, (self._values.gradient(i, self._own[i][ASKED]),))
 
     def _arrived(self, i: int, letter: Letter, there: Sequence[int], free: bool) -> None:
         """A transmission is with these receivers, who are told; perhaps the next begins."""
-        kind, number, version = letter.kind, self._kinds[letter.kind], letter.version
-        for j in there:
-            fields = self.now, j, i, number, version, letter.start, self.now
-            self._recorder.event(tuple.__new__(MailReceived, fields))
-            self._happens(j, (self._place[j][i], kind), letter.values, i, version)
-        if free:
-            waiting = self._outbox[i]
-            if waiting:
-                self._transmit(i, waiting.popleft())
-            else:
-                self._busy[i] = False
+        if letter.given_to:
+            self._post.leave(i, letter, there, self.now)
+        else:
+            for j in there:
+                self._hears(MailReceived, j, i, letter, self.now)
+        if free and (following := self._post.following(i)) is not None:
+            self._transmit(i, following)
 
-    def _happens(self, i: int, what: What, heard: Sequence[int], source: int = -1, version: int = -1) -> None:
-        """An agent's handler: what it makes is noted, what it asks for done."""
+    def _hears(self, event: type[Heard], i: int, source: int, letter: Letter, came: float) -> None:
+        """An agent is told."""
+        kind, version = letter.kind, letter.version
+        fields = self.now, i, source, self._kinds[kind], version, letter.start, came
+        self._recorder.event(tuple.__new__(event, fields))
+        what = self._place[i][source], kind, event is RegisterRead
+        if letter.numbers:
+            self._numbers[i] = (*self._numbers[i], *letter.numbers)
+        self._happens(i, what, letter.values, (source, version))
+
+    def _happens(self, i: int, what: What, heard: Sequence[int], stamp: tuple[int, int] = (-1, -1)) -> None:
+        """An agent's handler: what it makes is noted, what it asks for done. Numbers that it hears come after
+        those that the agent has.
+        """
         done = self._states[i].after.get(what)
         if done.__class__ is not Done:
             done = self._found(i, what, done)
-        own, values, varies = self._own[i], self._values, ()
-        self._states[i] = done.then
+        own, values, varies, given = self._own[i], self._values, (), ()
+        self._states[i], stamps = done.then, self._stamps[i]
         if done.counts is not None:
             try:
-                self._numbers[i], varies = done.counts(self.now, self._numbers[i])
+                self._numbers[i], varies, given = done.counts(self.now, self._numbers[i])
             except ArithmeticError:
                 raise NoTimetable from None
+        else:
+            self._numbers[i] = ()
+        if done.stamps or stamps:
+            self._stamps[i] = tuple([stamp if k == len(stamps) else stamps[k] for k in done.stamps])
         if not done.idle:
             known = [*own, *heard]
             if done.forms:
@@ -182,13 +184,14 @@ class MailRun:
         if done.wrote:
             self._versions[i] += 1
             self.steps[i] += done.computes
-            self._recorder.write(self.now, i, self.steps[i], ((source, version),) * done.mixed)
+            mixed = {stamp if k == len(stamps) else stamps[k] for k in done.mixed}
+            self._recorder.write(self.now, i, self.steps[i], sorted(mixed))
         for effect in done.effects:
             if effect is None:
                 end = finish(self.now, self._compute[i](), self._slow[i])
                 self._at(end, GRADIENT, i, self.now)
             else:
-                self._give(i, effect, [known[k] for k in effect.vectors])
+                self._give(i, effect, [known[k] for k in effect.vectors], given[effect.numbers])
 
     def _found(self, i: int, what: What, node: Done | Question | None) -> Done:
         """What an agent makes, where that is not known, or depends on what its handler asks."""
@@ -223,16 +226,13 @@ class MailRun:
             raise NoTimetable
         return done
 
-    def _give(self, i: int, mail: Mail, vectors: list[int]) -> None:
-        """Letters begin to leave, or wait until those before have left."""
+    def _give(self, i: int, mail: Mail, vectors: list[int], numbers: Sequence[float]) -> None:
+        """Letters begin to leave, or wait until those before have left; of a register the newest version."""
         to = tuple([self._people[i][k] for k in mail.to])
-        size = len(vectors) * self._model_bytes
+        size, given_to = len(vectors) * self._model_bytes, to if mail.published else ()
         for each in [(j,) for j in to] if self._unicast else [to]:
-            letter = Letter(each, mail.kind, size, self._versions[i], [*vectors])
-            if self._busy[i]:
-                self._outbox[i].append(letter)
-            else:
-                self._busy[i] = True
+            letter = Letter(each, mail.kind, size, self._versions[i], [*vectors], numbers, given_to=given_to)
+            if self._post.put(i, letter):
                 self._transmit(i, letter)
 
     def _transmit(self, i: int, letter: Letter) -> None:
@@ -242,7 +242,7 @@ class MailRun:
             end = sender.sent(self.now, work)
             self._at(end, DELIVERY, i, (letter, letter.to, True))
         else:
-            end, instants = sender.instants(self.now, work, letter.to, waits=True)
+            end, instants = sender.instants(self.now, work, letter.to, waits=not letter.given_to)
             for instant, there in instants:
                 self._at(instant, DELIVERY, i, (letter, there, instant == end))
         if letter.kind not in self._kinds:
@@ -261,9 +261,9 @@ class MailRun:
 
     def _make(self) -> None:
         """All values so far."""
-        letters = {id(each[5][0]): each[5][0] for each in self._heap if each[2] == DELIVERY}
-        waiting = [letter for outbox in self._outbox for letter in outbox]
-        self._values.make([*self._own, *[letter.values for letter in (*letters.values(), *waiting)]])
+        letters: list[Letter] = [each[5][0] for each in self._heap if each[2] == DELIVERY]
+        once = {id(letter): letter.values for letter in [*letters, *self._post.letters()]}
+        self._values.make([*self._own, *once.values()])
 
 
 def _machines(

@@ -78,6 +78,10 @@ class Program:
         self._lines.append(f"{name} = {how}")
         return Number(self, name)
 
+    def known(self, number: float) -> "Number":
+        """One that is known here, and will not be later."""
+        return Number(self, self.name(number))
+
     def name(self, number: Any) -> str:
         """How the program writes it."""
         if isinstance(number, Number):
@@ -152,6 +156,10 @@ class Number:
     def __rpow__(self, base: Any) -> Any:
         positive = type(base) in (int, float) and base > 0  # what is not may give complex numbers
         return self._power(base) if positive else self._refuse()
+
+    def larger(self, other: Any) -> "Number":
+        """See `offbeat.core.forms.larger`."""
+        return self.program.made(f"max({self.program.name(other)}, {self.name})")
 
     def __neg__(self) -> "Number":
         return self.program.made(f"-{self.name}")

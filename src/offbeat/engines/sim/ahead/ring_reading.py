@@ -112,7 +112,7 @@ def read_ring(new_agent: Callable[[], Ring], new_rule: Callable[[], Rule], n: in
             phases.append(read.phase(COMPUTED))
             h += 1
         writes.add(Writes(h, read.wrote))
-        phases.append(read.phase((0, Summed)))
+        phases.append(read.phase((0, Summed, False)))
     once = seen[read.position]
     (pattern,) = writes
     return RingForms(pattern, begin, (*phases[:once],), (*phases[once:],), read.rows)
@@ -157,6 +157,8 @@ class _Reader:
         expected = done.computes != self.averages and (what == COMPUTED or not self.averages)
         if len(done.effects) != 1 or not expected or done.counts is not None:
             raise NotLinear("it asks for something else than a gradient or an average")
+        if done.stamps:
+            raise NotLinear("it keeps the sum that it hears")
         if done.wrote != (what != BEGIN) and not self.averages:
             raise NotLinear("it makes no step of a gradient or a mean, or one before")
         return self._laid(done, what, given)
