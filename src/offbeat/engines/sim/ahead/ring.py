@@ -48,9 +48,10 @@ class RingRun:
         n, seed, initial, kind = topology.n, world.seed, task.initial(), type(new_agent())
         if n == 1 or any(getattr(kind, each) is not getattr(Ring, each) for each in OF_RINGS):
             raise NoTimetable
+        views = topology.views()
 
         def joined(i: int) -> Ring:
-            agent, view = new_agent(), topology.view(i, frozenset(range(n)))
+            agent, view = new_agent(), views[i]
             agent.join(i, n, Vector(initial), view, new_rule(), python_stream(seed, Purpose.ALGORITHM, i))
             agent.check()
             return agent

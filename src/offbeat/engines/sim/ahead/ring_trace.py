@@ -38,7 +38,8 @@ class Window:
 
     def _column(self, of: Callable[[Averaging], Floats]) -> Floats:
         """Of all of them, agent after agent; where it has rows, row after row."""
-        return np.concatenate([np.zeros(0), *[of(each).ravel() for each in self._some]])
+        columns = [of(each).ravel() for each in self._some]
+        return columns[0] if len(columns) == 1 else np.concatenate([np.zeros(0), *columns])
 
     def _within(self, times: Floats) -> Ints:
         return np.flatnonzero((times > self._since) & (times <= self._until))
@@ -103,8 +104,9 @@ class Window:
         waited = [start[twice] == self._free(each, ends) for each in (at[twice], at[twice + 1])]
         turned = twice[waited[0] > waited[1]]
         at[turned], at[turned + 1] = at[turned + 1], at[turned]
-        _, _, i = self._where(at, len(sizes))
-        return table(TRANSMISSION, start=start, end=ends[at], agent=i, bytes=sizes.ravel()[at % sizes.size])
+        _, hop, i = self._where(at, len(sizes))
+        sent = sizes.ravel()[hop * self._n + i]
+        return table(TRANSMISSION, start=start, end=ends[at], agent=i, bytes=sent)
 
     def _free(self, hops: Ints, ends: Floats) -> Floats:
         """When their links were: as the hop before ended, or the last of the averaging before."""
