@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -22,6 +23,7 @@ from offbeat.engines.sim.simulator import Simulator
 from offbeat.experiments.experiment import Experiment
 from offbeat.experiments.runs import Job, engines, run_one
 from offbeat.experiments.setup import prepare
+from offbeat.world.delays import Delay
 
 RINGS = ["allreduce", "allreduce:local_steps=2", "diloco:h=3", "diloco:h=1"]
 
@@ -87,6 +89,27 @@ def test_what_is_no_such_ring_goes_by_the_heap() -> None:
     with pytest.raises(NoTimetable):
         engines([tied])[0].run(40.0)
     assert run_one(tied).digest == run_one(replace(tied, executor="event-by-event")).digest
+
+
+@pytest.mark.parametrize("name", RINGS)
+def test_events_that_coincide_come_as_in_the_simulator(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By what was begun first, unless that is at one instant too: then there is no timetable. Here times are
+    multiples of a 16th, so that there are many.
+    """
+    drawn, told = Delay.drawn, 0
+    monkeypatch.setattr(Delay, "drawn", lambda *asked: np.ceil(16 * drawn(*asked)) / 16)
+    for seed in range(24):
+        made = job(name, seed, until=12.0, eval_every=12.0)
+        try:
+            (engine,) = engines([made])
+            engine.run(12.0)
+        except NoTimetable:
+            continue
+        trace = run_one(made).trace
+        assert trace is not None
+        told += int((np.diff(np.sort(trace.events["time"][4:])) == 0).sum())
+        same(made)
+    assert told > 5
 
 
 @dataclass

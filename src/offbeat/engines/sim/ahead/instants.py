@@ -90,7 +90,7 @@ def order_of(end: Floats, start: Floats, time: Floats, began: Floats) -> Ints:
     first, and of either what was begun first. Raises NoTimetable if that does not tell.
     """
     instants = np.concatenate([end, time])
-    order = np.argsort(instants, kind="stable")
+    order = np.argsort(instants)
     if (np.diff(instants[order]) == 0).any():
         begun, later = np.concatenate([start, began]), np.arange(len(instants)) >= len(end)
         order = np.lexsort((begun, later, instants))

@@ -1,5 +1,5 @@
-"""What rings of sums leave in a trace. In which order things happen at one instant is the simulator's to say:
-where two events coincide there is no timetable.
+"""What rings of sums leave in a trace. Of what happens at one instant first pieces come, then gradients, and
+of either what was begun first, as in the simulator; where that does not tell there is no timetable.
 """
 
 from collections.abc import Callable, Sequence
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from offbeat.engines.events import EVENT, TRANSMISSION, WRITE, GradientDone, MailReceived, Started, fill
-from offbeat.engines.sim.ahead.instants import NoTimetable
+from offbeat.engines.sim.ahead.instants import NoTimetable, order_of
 from offbeat.engines.sim.ahead.ring_times import Averaging
 from offbeat.engines.sim.ahead.timetable import Floats, Ints, table
 
@@ -50,14 +50,25 @@ class Window:
         number = row // rows
         return self._first + number, row - number * rows, at - row * self._n
 
+    def _in_order(self, at: Ints, times: Floats, causes: Callable[[Ints], Sequence[Floats]]) -> Ints:
+        """These places by their times; at one instant by what causes them, by the last of these first."""
+        at = at[np.argsort(times[at])]
+        same = np.append(np.diff(times[at]) == 0, False)
+        (twice,) = np.nonzero(same | np.roll(same, 1))
+        at[twice] = at[twice][np.lexsort((*causes(at[twice]), times[at[twice]]))]
+        return at
+
     def events(self) -> np.ndarray[Any, Any]:
-        """Of agents. Raises NoTimetable if two coincide."""
+        """Of agents. Raises NoTimetable if two coincide that were begun at one instant."""
         ends, there = self._column(lambda each: each.end), self._column(lambda each: each.there)
+        starts, began = self._column(lambda each: each.start), self._column(lambda each: each.began)
         mail, own = self._within(ends), self._within(there)
-        time = np.concatenate([ends[mail], there[own]])
-        order = np.argsort(time)
+        time, order = (
+            np.concatenate([ends[mail], there[own]]),
+            order_of(ends[mail], starts[mail], there[own], began[own]),
+        )
         time = time[order]
-        if len(time) and ((time[1:] == time[:-1]).any() or time[0] <= 0):
+        if len(time) and time[0] <= 0:
             raise NoTimetable
         begin, n, h = self._n if self._since < 0 else 0, self._n, self._writes.h
         events = np.zeros(begin + len(time), dtype=EVENT)
@@ -71,13 +82,13 @@ class Window:
         fill(
             events, slice(begin, None), MailReceived, time=time, agent=(i + 1) % n, source=i, kind=0,
             version=(number + 1) * self._writes.versions - 1,
-            start=self._column(lambda each: each.start)[at], end=time,
+            start=starts[at], end=time,
         )  # fmt: skip
         rows = np.flatnonzero(order >= len(mail))
         at = own[order[rows] - len(mail)]
         number, step, i = self._where(at, h)
-        began, rows = self._column(lambda each: each.began)[at], begin + rows
-        fill(events, rows, GradientDone, agent=i, step=number * h + step, start=began)
+        rows += begin
+        fill(events, rows, GradientDone, agent=i, step=number * h + step, start=began[at])
         events["source"][rows] = events["kind"][rows] = -1
         return events
 
@@ -85,31 +96,44 @@ class Window:
         """Models: at gradients, and of means, which are each a step if a gradient is asked for."""
         h, many = self._writes.h, self._writes.versions
         times = self._column(lambda each: np.concatenate([each.there[: many - 1], each.done[None]]))
-        at = self._within(times)
-        at = at[np.argsort(times[at], kind="stable")]
+        at = self._in_order(self._within(times), times, lambda at: self._written_upon(at, times[at]))
         number, row, i = self._where(at, many)
         before = np.minimum(row + 1, h - 1)
         step = number * h + np.where(row == many - 1, h, before)
         return table(WRITE, time=times[at], agent=i, step=step)
 
+    def _written_upon(self, at: Ints, now: Floats) -> tuple[Floats, Floats]:
+        """When what they are written upon was begun, and whether it is a gradient."""
+        h, n, hops = self._writes.h, self._n, 2 * (self._n - 1)
+        number, row, i = self._where(at, self._writes.versions)
+        number -= self._first
+        gradient = (number * h + np.minimum(row, h - 1)) * n + i
+        piece = (number * hops + hops - 1) * n + (i - 1) % n
+        upon = self._column(lambda each: each.there)[gradient] == now
+        starts, began = self._column(lambda each: each.start), self._column(lambda each: each.began)
+        return np.where(upon, began[gradient], starts[piece]), upon.astype(np.float64)
+
     def left(self, sizes: Ints) -> np.ndarray[Any, Any]:
-        """Transmissions; hops are of so many bytes. Of what starts at one instant first that whose piece has
-        come, then what waited for the link.
-        """
+        """Transmissions; hops are of so many bytes."""
         starts, ends = self._column(lambda each: each.start), self._column(lambda each: each.end)
-        at = self._within(starts)
-        at = at[np.argsort(starts[at])]
-        start = starts[at]
-        (twice,) = np.nonzero(start[1:] == start[:-1])  # two at most: no two events coincide
-        waited = [start[twice] == self._free(each, ends) for each in (at[twice], at[twice + 1])]
-        turned = twice[waited[0] > waited[1]]
-        at[turned], at[turned + 1] = at[turned + 1], at[turned]
+        at = self._in_order(self._within(starts), starts, lambda at: self._left_upon(at, starts, ends))
         _, hop, i = self._where(at, len(sizes))
         sent = sizes.ravel()[hop * self._n + i]
-        return table(TRANSMISSION, start=start, end=ends[at], agent=i, bytes=sent)
+        return table(TRANSMISSION, start=starts[at], end=ends[at], agent=i, bytes=sent)
 
-    def _free(self, hops: Ints, ends: Floats) -> Floats:
-        """When their links were: as the hop before ended, or the last of the averaging before."""
-        number, hop, i = self._where(hops, 2 * (self._n - 1))
-        before = self._column(lambda each: each.free)
-        return np.where(hop > 0, ends[hops - self._n], before[(number - self._first) * self._n + i])
+    def _left_upon(self, at: Ints, starts: Floats, ends: Floats) -> tuple[Floats, Floats, Floats]:
+        """Upon what hops leave, the last of: the piece from the left is there, the gradient is, the own hop
+        before has ended. Whether it was the link that they waited for, for of one end first the receiver is
+        told; when what they leave upon was begun; and whether it is a gradient.
+        """
+        h, n, now = self._writes.h, self._n, starts[at]
+        number, hop, i = self._where(at, 2 * (n - 1))
+        gradient = ((number - self._first) * h + h - 1) * n + i
+        upon = self._column(lambda each: each.there)[gradient] == now
+        own = at - n  # of a hop before those that there are: it has ended long ago
+        come, free = (
+            np.where(there & (ends[before] == now), starts[before], -1.0)
+            for before, there in ((own - i + (i - 1) % n, hop > 0), (own, own >= 0))
+        )
+        begun = np.where(upon, self._column(lambda each: each.began)[gradient], np.maximum(come, free))
+        return (~upon & (free > come)).astype(np.float64), begun, upon.astype(np.float64)
