@@ -123,8 +123,8 @@ class Machine:
         self.start, self._kind = State(b"", (0,)), type(new_agent())
         self._states, self._places = dict[bytes, State](), list[Vector]()
         self._registers, self._readers = list[tuple[int, type, str]](), dict[type, tuple[int, ...]]()
-        own = [each.name for each in fields(self._kind) if not each.init and each.name != "now"]
-        self._growing: dict[str, type] = {name: int if name == "round" else float for name in own}
+        floats = [each.name for each in fields(self._kind) if type(each.default) is float and not each.init]
+        self._growing = {name: float for name in floats if name != "now"} | {"round": int}
         self._counted = set[str]()  # fields that are never the same number for long
 
     def look(self, state: State, what: What, answers: Sequence[Any], ask: Callable[[Question], Any]) -> Done:
