@@ -103,3 +103,19 @@ def test_the_figure_has_the_speed_ups_of_the_table(tmp_path: Path) -> None:
         result.figure("speedup")
     with pytest.raises(SettingError, match="several numbers of agents; got 4"):
         study({4: [1.0]}).figure("speedup", x="agents")
+
+
+def test_a_rate_may_be_what_another_is_said_to_be() -> None:
+    """As 0.01n for one agent beside 0.01: both are there, apart, and neither is a run that is there twice."""
+    plain = study({1: [8.0], 3: [9.0]}).runs
+    said = [replace(run, settings=run.settings | {"lr_said": "0.01n"}) for run in plain]
+    said = [said[0], replace(said[1], lr=0.03)]
+    made = Comparison([*plain, *said])
+    assert [len(runs) for runs in made.groups().values()] == [1, 1, 1, 1]
+    first, second = [group for group in made.groups() if dict(group.world)["agents"] == 1]
+    assert (made.label(first, world=False), made.label(second, world=False)) == (
+        "adsgd lr=0.01", "adsgd lr=0.01n",
+    )  # fmt: skip
+    assert len(speedups(made)) == 4
+    with pytest.raises(SettingError, match="is there twice"):
+        Comparison([*plain, plain[0]])

@@ -223,11 +223,18 @@ class Group(NamedTuple):
 
     Attributes:
         world: the settings that differ within the comparison, (name, value) each, in their order
+        said: how the learning rate was said, if not as a number: 0.01n
     """
 
     algorithm: str
     lr: float
     world: tuple[tuple[str, Any], ...] = ()
+    said: str = ""
+
+    @classmethod
+    def of(cls, run: "RunValues", world: tuple[tuple[str, Any], ...]) -> Self:
+        """That of a run in this world."""
+        return cls(run.algorithm, run.lr, world, run.settings.get("lr_said") or "")
 
 
 @dataclass(frozen=True)
@@ -250,7 +257,7 @@ class ComparisonValues:
     def __post_init__(self) -> None:
         there = set[tuple[Group, int]]()
         for run, world in zip(self.runs, self._worlds, strict=True):
-            key = Group(run.algorithm, run.lr, world), run.seed
+            key = Group.of(run, world), run.seed
             if key in there:
                 which = f"run of {run.algorithm} with lr {run.lr:g} and seed {run.seed}"
                 raise SettingError(f"The {which} is there twice; expected once.")
@@ -273,7 +280,7 @@ class ComparisonValues:
         """The runs by what differs: what differs only by its seed is together."""
         groups: dict[Group, list[RunValues]] = {}
         for run, world in zip(self.runs, self._worlds, strict=True):
-            groups.setdefault(Group(run.algorithm, run.lr, world), []).append(run)
+            groups.setdefault(Group.of(run, world), []).append(run)
         return groups
 
     def split(self, by: str | None = None) -> dict[Any, Self]:
@@ -302,7 +309,7 @@ class ComparisonValues:
         name, rate = group.algorithm, f"{group.lr:g}"
         rates = [each.lr for each in self.groups() if (each.algorithm, each.world) == (name, group.world)]
         if len({f"{one:g}" for one in rates}) < len(rates):
-            rate = repr(group.lr)
+            rate = group.said or repr(group.lr)
         named = [f"{name} lr={rate}" if lr and len(rates) > 1 else name]
         return ", ".join(named + [f"{each}={value_text(value)}" for each, value in group.world if world])
 
