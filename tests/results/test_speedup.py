@@ -119,3 +119,13 @@ def test_a_rate_may_be_what_another_is_said_to_be() -> None:
     assert len(speedups(made)) == 4
     with pytest.raises(SettingError, match="is there twice"):
         Comparison([*plain, plain[0]])
+
+
+def test_no_speed_up_lies_at_the_lower_border_of_a_logarithmic_axis() -> None:
+    """It is 0 where the target was never met, and a bar at it would have its lower end above."""
+    figure = study({1: [8.0, 9.0], 2: [6.0, 7.0], 4: [None, None]}).figure("speedup", x="agents", log="xy")
+    (line,) = figure.panels[0].lines
+    lowest, _ = figure.panels[0].y.limits or (0.0, 0.0)
+    assert line.value[-1] == 0 and line.low[-1] == line.y[-1] == line.high[-1] == lowest
+    assert figure.notes[-1] == "At the lower border: 0, for the target was not met."
+    assert figure.matplotlib()

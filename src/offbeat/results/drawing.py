@@ -42,7 +42,7 @@ class Line:
     """A group of runs as a line, with a band around it.
 
     Attributes:
-        value: y before it was cut at the upper border, for who points at it
+        value: y before it was cut at the borders, for who points at it
         low, high: the band; empty where there is none
         end: why it ends before the others: "diverged" or "ended early"; empty: it does not
         points: whether each point has a marker, and the band is shown as bars at them

@@ -63,6 +63,8 @@ def over_setting(comparison: ComparisonValues, asked: Asked) -> Figure:
     if any(line.never for panel in made for line in panel.lines):
         why = "the target was not met" if metric in (TIME_TO_TARGET, SPEEDUP) else "diverged"
         notes.append(f"△ at the upper border: {why}{'' if band == 'range' else ', in some seed'}.")
+    if metric == SPEEDUP and log_y and any(0.0 in line.value for panel in made for line in panel.lines):
+        notes.append("At the lower border: 0, for the target was not met.")
     return Figure(tuple(made), tuple(notes), asked.width)
 
 
@@ -169,8 +171,10 @@ def _line(look: Look, points: Sequence[Point], upward: Axis, joined: bool) -> Li
     there = [point if math.isfinite(point.middle) else gap for point in points]
     if all(point is gap for point in there):
         there = []
-    x, y = tuple(point.x for point in there), tuple(point.middle for point in there)
-    low = tuple(float(np.maximum(point.low, lowest)) for point in there)
-    high = tuple(float(np.minimum(point.high, top)) for point in there)
+    x, value = tuple(point.x for point in there), tuple(point.middle for point in there)
+    low, y, high = (
+        tuple(float(np.clip(each, lowest, top)) for each in values)
+        for values in ([point.low for point in there], value, [point.high for point in there])
+    )
     never = tuple(point.x for point in points if math.isinf(point.middle))
-    return Line(label, look, x, y, y, low, high, points=True, joined=joined, never=never)
+    return Line(label, look, x, y, value, low, high, points=True, joined=joined, never=never)
