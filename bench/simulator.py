@@ -66,9 +66,9 @@ class Case:
 
 
 CASES = (
-    Case("9 agents", 9, "grid", 30_000, 3_000, (5, 0.5)),
+    Case("9 agents", 9, "grid", 30_000, 3_000, (5, 0.7)),
     Case("9 agents, 8 replicas", 9, "grid", 80_000, 3_000, (10, 0.6), 8),
-    Case("128 agents", 128, "ring", 40_000, 3_000, (10, 0.6)),
+    Case("128 agents", 128, "ring", 40_000, 3_000, (10, 0.65)),
     Case("1,024 agents", 1024, "ring", 80_000, 4_000, (10, 0.6)),
     Case("10,000 agents", 10_000, "ring", 200_000, 12_000, (5, 0.5)),
     Case("rfast, 9 agents", 9, "grid", 20_000, 2_000, (12, 0.0), 1, "rfast"),
