@@ -159,7 +159,7 @@ def _lrs(comparison: ComparisonValues) -> list[str] | None:
     """The values of --lr: one for all, or several, or "tuned", and then those of single algorithms."""
     asked: dict[str, tuple[float | str, ...] | str] = {}
     own: dict[str, float | str] = {}
-    for (name, lr, _), runs in comparison.groups().items():
+    for (name, lr, *_), runs in comparison.groups().items():
         if isinstance(runs[0].tuning, Halving) and lr_tuned(runs[0]):
             continue
         row = find(name) if row_of(name) else None
