@@ -14,7 +14,7 @@ from typing import Any, cast
 import numpy as np
 import torch
 
-from offbeat.algorithms import RASGP, Algorithm, check_codec
+from offbeat.algorithms import APSGD, RASGP, Algorithm, Ringmaster, check_codec
 from offbeat.core.errors import SettingError, unknown
 from offbeat.core.optimizers import Optimizer, Steps
 from offbeat.core.pairs import Meeting
@@ -52,6 +52,7 @@ from offbeat.world.sending import why_no_timetable
 
 AUTO, LEVELS = "auto", "levels"
 Timed = RingRun | RoundRun | MailRun
+MAILING = Meeting, RASGP, APSGD, Ringmaster  # others at servers go through too many states
 HOW = (AUTO, LEVELS, *EXECUTORS)  # of evaluation; auto: by levels where a timetable is known, else batched
 TOGETHER = 8, 1024  # runs that are made side by side, at most, and their agents: by then every call is wide
 
@@ -105,7 +106,7 @@ class Job:
 
     @property
     def timed(self) -> "type[Timed] | None":
-        """The engine of rings of sums, rounds, pairs and `rasgp`, timed before any arithmetic; or None."""
+        """The engine of rings of sums, rounds, pairs and others, timed before any arithmetic; or None."""
         agent, own = self.spec.prototype, self.spec.user_defined
         plain = self.executor == AUTO and not self.check and self.setup.codec is None
         if not plain or own or why_no_timetable(self.setup.world):
@@ -115,7 +116,7 @@ class Job:
         if not isinstance(self.setup.steps.by, Optimizer):
             return None
         known = isinstance(agent, Rounds) and agent.local_steps == 1
-        return MailRun if isinstance(agent, Meeting | RASGP) else RoundRun if known else None
+        return MailRun if isinstance(agent, MAILING) else RoundRun if known else None
 
     @property
     def heard(self) -> float:

@@ -34,6 +34,10 @@ class Seen:
         self.stamped = {id(own[k]): (marks[k], s) for s, k in enumerate(stamped)}
         self.stamped |= {id(v): (mark, len(stamped)) for v, mark in heard if mark}
 
+    def had(self, v: Vector) -> bool:
+        """Whether the agent had it before, or has heard it; a gradient is new."""
+        return self.names.get(id(v), (GRADIENT, 0))[0] != GRADIENT
+
     def entered(self, v: Vector) -> set[int]:
         """Which versions of others entered a form, through others too."""
         if id(v) in self.names:

@@ -250,7 +250,7 @@ class Machine:
         vectors, numbers = [[getattr(effect.message, name) for name in names] for names in contents(kind)]
         if not vectors or not all(isinstance(v, Vector) for v in vectors):
             raise NotLinear("it sends a letter without vectors")
-        if any(id(v) in seen.names and v is not model for v in vectors):
+        if any(seen.had(v) and v is not model for v in vectors):
             raise NotLinear("it sends a vector again that it has had before, other than its model")
         if isinstance(effect, Publish) and self._readers.setdefault(kind, effect.to) != effect.to:
             raise NotLinear("it has several registers of one type")
