@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
 import offbeat
+from offbeat.cli.commands import app
 from offbeat.core.errors import SettingError
 from offbeat.experiments.loading import load
 from offbeat.experiments.reproduction import adpsgd, adsgd, running
@@ -351,3 +353,17 @@ def test_measured_round_trip_times_are_the_users(tmp_path: Path) -> None:
 def test_an_unknown_device_is_refused_before_anything_runs(tmp_path: Path) -> None:
     with pytest.raises(SettingError, match="expected 'cpu'"):
         Making(PAPERS["adsgd"], adsgd.LR, tmp_path, True, device="tpu").points()
+
+
+def test_a_signal_ends_all_parts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """And not the one that it meets alone, or n of them would be needed."""
+    begun = list[Path]()
+
+    def interrupted(every: Any, table: Path, *_: Any) -> None:
+        begun.append(table)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("offbeat.experiments.sweep.running.sweep", interrupted)
+    done = CliRunner().invoke(app, ["reproduce", "adpsgd", "--quick", "--quiet", "--out", str(tmp_path)])
+    assert done.exit_code == 130
+    assert len(begun) == 1

@@ -26,6 +26,8 @@ MEASURED = (
     "For part internet, which is left out without: round-trip times, FILE, FILE:ARRAY or FILE:ARRAY:SLICE."
 )
 FOLDER = "Folder for results, pages and figures; default: ./reproduce."
+SIGNAL = 128  # the exit code of what a signal has ended is this and its number
+
 QUICKER = "Small enough for two cores and some minutes: it shows that all works."
 
 
@@ -60,7 +62,11 @@ def reproduce(
     makings = [
         Making(PAPERS[paper], each, folder, quick, data, device, rtt) for each in _parts(PAPERS[paper], part)
     ]
-    codes = [_make(each, count, dry_run, quiet) for each in makings if part is not None or not each.lacking]
+    codes = list[int]()
+    for each in makings if part is not None else [each for each in makings if not each.lacking]:
+        codes.append(_make(each, count, dry_run, quiet))
+        if codes[-1] > SIGNAL:  # which was meant for all parts
+            break
     if any(codes):
         raise typer.Exit(max(codes))
 
