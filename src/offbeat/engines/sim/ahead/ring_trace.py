@@ -51,11 +51,20 @@ class Window:
         return self._first + number, row - number * rows, at - row * self._n
 
     def _in_order(self, at: Ints, times: Floats, causes: Callable[[Ints], Sequence[Floats]]) -> Ints:
-        """These places by their times; at one instant by what causes them, by the last of these first."""
-        at = at[np.argsort(times[at])]
-        same = np.append(np.diff(times[at]) == 0, False)
-        (twice,) = np.nonzero(same | np.roll(same, 1))
-        at[twice] = at[twice][np.lexsort((*causes(at[twice]), times[at[twice]]))]
+        """These places by their times; at one instant by what causes them, of which the last counts most."""
+        time = times[at]
+        order = np.argsort(time)
+        at, time = at[order], time[order]
+        (first,) = np.nonzero(time[1:] == time[:-1])
+        if (np.diff(first) > 1).all():  # two at most, as a piece that comes and the link that it has left
+            turned = np.zeros(len(first), dtype=np.bool_)
+            for one, other in zip(causes(at[first]), causes(at[first + 1]), strict=True):
+                turned = (other < one) | ((other == one) & turned)
+            swapped = first[turned]
+            at[swapped], at[swapped + 1] = at[swapped + 1], at[swapped]
+        else:
+            several = np.union1d(first, first + 1)
+            at[several] = at[several][np.lexsort((*causes(at[several]), time[several]))]
         return at
 
     def events(self) -> np.ndarray[Any, Any]:
