@@ -26,8 +26,6 @@ MEASURED = (
     "For part internet, which is left out without: round-trip times, FILE, FILE:ARRAY or FILE:ARRAY:SLICE."
 )
 FOLDER = "Folder for results, pages and figures; default: ./reproduce."
-SIGNAL = 128  # the exit code of what a signal has ended is this and its number
-
 QUICKER = "Small enough for two cores and some minutes: it shows that all works."
 
 
@@ -62,13 +60,9 @@ def reproduce(
     makings = [
         Making(PAPERS[paper], each, folder, quick, data, device, rtt) for each in _parts(PAPERS[paper], part)
     ]
-    codes = list[int]()
-    for each in makings if part is not None else [each for each in makings if not each.lacking]:
-        codes.append(_make(each, count, dry_run, quiet))
-        if codes[-1] > SIGNAL:  # which was meant for all parts
-            break
-    if any(codes):
-        raise typer.Exit(max(codes))
+    made = [_make(each, count, dry_run, quiet) for each in makings if part is not None or not each.lacking]
+    if not all(made):
+        raise typer.Exit(1)
 
 
 def _parts(paper: Paper, part: str | None) -> list[Part]:
@@ -77,15 +71,15 @@ def _parts(paper: Paper, part: str | None) -> list[Part]:
     return [*paper.parts.values()] if part is None else [paper.parts[part]]
 
 
-def _make(making: Making, workers: int, dry_run: bool, quiet: bool) -> int:
-    """One part; the exit code."""
+def _make(making: Making, workers: int, dry_run: bool, quiet: bool) -> bool:
+    """One part; whether no run failed. Raises Exit after a signal, which is meant for all parts."""
     every = making.points()
     if not quiet:
         say(f"{making.part.title}{', quick' * making.quick}")
         if every:
             say(making.cost(every).text(min(workers, len(every))))
     if dry_run:
-        return 0
+        return True
     making.folder.mkdir(parents=True, exist_ok=True)
     failures, code = list[Outcome](), 0
     if every:
@@ -111,4 +105,6 @@ def _make(making: Making, workers: int, dry_run: bool, quiet: bool) -> int:
     listed(
         complain, [f"Failed: {one.point.named}: {one.failure}" for one in failures], "and {:,} more failed"
     )
-    return code or int(bool(failures))
+    if code:
+        raise typer.Exit(code)
+    return not failures
