@@ -35,6 +35,7 @@ sys.path.insert(0, str(Path(__file__).parent / "scripts"))
 import measuring as m
 import namespaces
 from live import HEAD, Line, least, most, rates, ratios, tell
+from measuring import FORTY, MEGABYTE
 
 from offbeat.engines.events import RegisterRead, rows_of
 from offbeat.engines.live.cluster import keeper
@@ -44,9 +45,6 @@ from offbeat.engines.live.launcher.launch import Launcher
 from offbeat.engines.live.node.faults import parse_fault
 from offbeat.engines.live.settings import RunSettings, ScriptProgram
 from offbeat.engines.trace import Trace
-
-MEGABYTE, FORTY = 262_144, 10_000_000
-"""float32 numbers of the two models."""
 
 HOSTS = 0, 0, 1, 1
 N, SLOW = len(HOSTS), 3

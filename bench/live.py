@@ -33,13 +33,11 @@ sys.path.insert(0, str(Path(__file__).parent / "scripts"))
 import foretelling
 import measuring as m
 import racing
+from measuring import FORTY, MEGABYTE
 
 from offbeat.core.system import kernel
 from offbeat.engines.events import RegisterRead, Rejoined, rows_of
 from offbeat.engines.trace import Trace
-
-MEGABYTE, FORTY = 262_144, 10_000_000
-"""float32 numbers of the two models."""
 
 SLOW = 3
 

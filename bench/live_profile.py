@@ -22,9 +22,8 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parent / "scripts"))
 import measuring as m
 import torch
+from measuring import MEGABYTE
 from paced import Wide
-
-MEGABYTE = 262_144
 
 
 def waited(seconds: float, busy: bool) -> None:

@@ -29,6 +29,8 @@ PACED, RACE, ONE_STEP = (SCRIPTS / f"{name}.py" for name in ("paced", "race", "o
 Steps = np.ndarray[Any, Any]
 Cycle = dict[str, dict[int, Steps]]
 Watch = Callable[[Launcher], None]
+MEGABYTE, FORTY = 262_144, 10_000_000
+"""float32 numbers of two models."""
 NEVER = 1_000_000
 """Steps between checkpoints: one is saved at the end."""
 

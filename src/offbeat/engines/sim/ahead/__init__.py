@@ -25,6 +25,7 @@ Who waits for others has no such timetable, but where times follow from one anot
     rounds                  rounds with a barrier among neighbours: such a run as an engine
     round_times             when what happens in them, and the trace of it
     round_reading           what an agent's class makes in a round
+    repeating               what repeats itself, of rings and of rounds
     round_numbers           what it does with numbers that letters bring
     round_values            the arithmetic
 

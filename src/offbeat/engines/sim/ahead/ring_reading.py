@@ -26,9 +26,9 @@ from offbeat.engines.sim.ahead.machine import (
 )
 from offbeat.engines.sim.ahead.numbers import Question
 from offbeat.engines.sim.ahead.placeholders import UNSEEN, NotLinear
+from offbeat.engines.sim.ahead.repeating import LONGEST, Repeating
 from offbeat.engines.sim.ahead.ring_trace import Writes
 
-LONGEST = 32  # averagings after which what an agent makes has to have repeated itself
 RULES = SGD, Momentum, Nesterov  # linear, and the same at each step
 INITIAL, ZERO, TOTAL, SCRATCH = -1, -2, -3, -4
 """Rows that all agents share: what all start from, zero, the sum of what is averaged, and what a gradient is
@@ -71,12 +71,11 @@ class Phase:
 
 
 @dataclass(frozen=True)
-class RingForms:
+class RingForms(Repeating[Phase]):
     """Phase after phase: h gradients and a mean, and again.
 
     Attributes:
         begin: before the first
-        once: phases of which there is one each; again: those that are repeated from then on
         rows: how many an agent has
     """
 
@@ -85,14 +84,6 @@ class RingForms:
     once: tuple[Phase, ...]
     again: tuple[Phase, ...]
     rows: int
-
-    def at(self, k: int) -> int:
-        """Which of all phases the k-th is."""
-        return k if k < len(self.once) else len(self.once) + (k - len(self.once)) % len(self.again)
-
-    @property
-    def all(self) -> tuple[Phase, ...]:
-        return self.once + self.again
 
 
 def read_ring(new_agent: Callable[[], Ring], new_rule: Callable[[], Rule], n: int) -> RingForms:

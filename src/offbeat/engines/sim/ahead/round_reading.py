@@ -30,9 +30,8 @@ from offbeat.engines.sim.ahead.placeholders import (
     Source,
     Terms,
 )
+from offbeat.engines.sim.ahead.repeating import LONGEST, Repeating
 from offbeat.engines.sim.ahead.round_numbers import Counted, Counting, numbers_of
-
-LONGEST = 32  # rounds after which what an agent makes has to have repeated itself
 
 
 @dataclass(frozen=True)
@@ -81,12 +80,11 @@ class Form:
 
 
 @dataclass(frozen=True)
-class RoundForms:
+class RoundForms(Repeating[Form]):
     """Round by round.
 
     Attributes:
         initial: before the first: made of zero, and of the model that all start from, which is in place 0
-        once: rounds of which there is one each; again: those that are repeated from then on
         begins: whether letters are sent as rounds begin
         to: who gets each of the letters of a round, by their places among those who listen
         message: one of them
@@ -99,17 +97,9 @@ class RoundForms:
     to: tuple[tuple[int, ...], ...]
     message: Message
 
-    def at(self, k: int) -> int:
-        """Which of all forms the k-th round is."""
-        return k if k < len(self.once) else len(self.once) + (k - len(self.once)) % len(self.again)
-
     def form(self, k: int) -> Form:
         """What is made in the k-th; -1: before the first."""
         return self.initial if k < 0 else self.all[self.at(k)]
-
-    @property
-    def all(self) -> tuple[Form, ...]:
-        return self.once + self.again
 
     @property
     def sends(self) -> Any:
