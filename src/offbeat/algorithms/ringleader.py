@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from offbeat.core.forms import total
+from offbeat.core.forms import weighted
 from offbeat.core.server import Gradient, Model, Served
 from offbeat.core.vector import Vector
 
@@ -49,8 +49,7 @@ class Ringleader(Served):
         if len(self.table) < self.n:
             self.again(j)
             return
-        first, *others = (1 / (self.n * b) * sum_ for sum_, b in self.table.values())
-        self.step(total(others, start=first))
+        self.step(weighted(*[(1 / (self.n * b), sum_) for sum_, b in self.table.values()]))
         self.due = [i for i in self.due or range(self.n) if i != j]
         if not self.due:
             self.table, self.later = self.later, {}

@@ -134,7 +134,7 @@ class Vector:
 
     @property
     def nbytes(self) -> int:
-        there = self.value()  # (no look at its class: that of an abstract one takes long)
+        there = self._parts or self.value()  # (no look at its class: that of an abstract one takes long)
         return sum([part.nbytes for part in there]) if isinstance(there, tuple) else there.nbytes
 
     @property

@@ -27,7 +27,7 @@ from offbeat.core.vector import Scope, Stamp, Vector
 from offbeat.engines.events import HANDLERS, Event, GradientDone, Regrouped, Rejoined, Resumed, ViewChanged
 from offbeat.engines.outbox import Medium, vectors
 
-GIVEN = Send, Publish, Accumulate
+GIVEN, NUMBERS = (Send, Publish, Accumulate), (int, float)
 BEGIN_ANEW = Rejoined, Resumed, Regrouped
 """The events with which an agent begins that has been another before."""
 
@@ -172,29 +172,29 @@ class Actor:
 
         Raises ContractError for what the agent has promised not to ask for.
         """
-        late, stamp, waiting = False, Stamp(self.me, self.version), 0 if self.at is None else 1
+        late, waiting = False, 0 if self.at is None else 1
         for effect in effects:
             if isinstance(effect, Compute):
                 waiting += 1
-                inside: Iterable[Vector] = (promises.checked_compute(effect),)
+                inside: Iterable[Any] = (promises.checked_compute(effect),)
             elif isinstance(effect, GIVEN):
                 message, key = effect.message, (type(effect), type(effect.message), effect.to)
                 if key not in self._allowed:
                     promises.check_sent(self.agent, effect, {*self._neighbours, *self.agent.view.peers})
                     self._allowed.add(key)
-                found = vectors(message)
-                if len(found) < len(message.__dataclass_fields__):
-                    promises.check_numbers(message)
-                inside = found.values()
+                inside = [getattr(message, name) for name in message.__dataclass_fields__]
             elif isinstance(effect, Alarm):
                 continue
             else:
                 raise ContractError(f"it asked for {effect!r}, which is no effect of the contract.")
             for v in inside:
-                if v.late:
+                if not isinstance(v, Vector):
+                    if not isinstance(v, NUMBERS):
+                        promises.check_numbers(message)
+                elif v.late:
                     late = True
                 elif v.stamp is None:
-                    v.stamp = stamp
+                    v.stamp = Stamp(self.me, self.version)
         if waiting > 1:
             raise ContractError("it asked for a second gradient while one was outstanding (promise c).")
         return late

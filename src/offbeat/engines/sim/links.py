@@ -10,8 +10,8 @@ from functools import partial
 
 from offbeat.core.agent import Accumulate, Message, Publish
 from offbeat.core.system.streams import BufferedStream, Purpose, uniform
-from offbeat.core.vector import Scope
-from offbeat.engines.outbox import Compression, LateBound, Medium, Outbox, Register, Transmission, vectors
+from offbeat.core.vector import Scope, Vector
+from offbeat.engines.outbox import Compression, LateBound, Medium, Outbox, Register, Transmission
 from offbeat.engines.recorder import Recorder
 from offbeat.engines.sim.byzantine import Liar
 from offbeat.engines.sim.fair import FairNetwork
@@ -69,15 +69,16 @@ class Links:
         for each in copies:
             lives = tuple([incarnation[j] for j in each])
             item = Transmission(sender, medium, each, message, incarnations=lives, letter=letter, given_to=to)
-            self._give(item)
-
-    def _give(self, item: Transmission) -> None:
-        outbox = self.outbox[item.sender]
-        outbox.put(item)
-        if not outbox.busy:
-            self._free(item.sender)
-        elif item.medium is Accumulate:
-            self.scope.settle()  # it may have been added to what waits
+            outbox = self.outbox[sender]
+            if not outbox.busy and self.compression is None:
+                outbox.busy = True  # nothing waits: it leaves at once, and is never in the queue
+                self._transmit(item)
+                continue
+            outbox.put(item)
+            if not outbox.busy:
+                self._free(sender)
+            elif medium is Accumulate:
+                self.scope.settle()  # it may have been added to what waits
 
     def read(self, i: int) -> Iterator[tuple[Transmission, Message]]:
         """What is new in the registers that agent i reads, its vectors moved on to it."""
@@ -106,12 +107,16 @@ class Links:
     # -- transmissions -----------------------------------------------------------------------------
 
     def _transmit(self, item: Transmission) -> None:
-        i, given = item.sender, vectors(item.message)
-        size = item.size if item.packed else sum([v.nbytes for v in given.values()])
-        item.kind, item.start = self.recorder.kind(item.message), self.heap.now
-        for v in given.values():
-            if item.version < 0 and v.stamp is not None:
-                item.version = v.stamp.version
+        i, message, size = item.sender, item.message, 0
+        item.kind, item.start = self.recorder.kind(message), self.heap.now
+        for name in message.__dataclass_fields__:  # (for every message: `vectors` makes a dict)
+            v = getattr(message, name)
+            if isinstance(v, Vector):
+                size += v.nbytes
+                if item.version < 0 and v.stamp is not None:
+                    item.version = v.stamp.version
+        if item.packed:
+            size = item.size
         self._carried[i, item.to] += size
         if i in self._liars:
             item.message = self._liars[i](item.message)
@@ -180,7 +185,7 @@ class Links:
 
     def _free(self, sender: int) -> None:
         outbox = self.outbox[sender]
-        following = outbox.take()
+        following = outbox.take() if outbox.queue else None
         outbox.busy = following is not None
         if following is not None:
             self._transmit(following)
