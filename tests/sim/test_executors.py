@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -141,3 +142,24 @@ def test_what_is_recorded_of_pieces_is_what_torch_makes(digits: Task) -> None:
             )
     for ours, expected in zip(*made, strict=True):
         assert all(torch.equal(a, b) for a, b in zip(ours.parts, expected.parts, strict=True))
+
+
+def test_what_nobody_takes_is_not_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Gradients that come too late for Amelie are not computed, nor are their sums; models are the same."""
+    task, counted = quadratic(9), list[int]()
+    gradients = type(task).gradients
+
+    def counting(self: Any, agents: Any, *args: Any) -> Any:
+        counted.append(len(agents))
+        return gradients(self, agents, *args)
+
+    monkeypatch.setattr(type(task), "gradients", counting)
+    models, made = [], dict[str, int]()
+    for how in EXECUTORS:
+        counted.clear()
+        sim = started("amelie", task, World(seed=1), lr=0.01, how=how)
+        sim.run(60)
+        models.append(sim.everybody())
+        made[how] = sum(counted)
+    assert all(torch.equal(a, b) for a, b in zip(*models, strict=True))
+    assert made["batched"] < 0.95 * made[ORACLE]

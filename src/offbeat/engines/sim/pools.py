@@ -11,7 +11,7 @@ of one *depth*, one more than the highest depth among those from which their mod
 import weakref
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import pairwise
+from itertools import compress, pairwise
 
 import numpy as np
 import torch
@@ -77,6 +77,26 @@ class Records:
     gradients: list[int] = field(default_factory=list)
     asked: list[tuple[int, int, np.ndarray]] = field(default_factory=list)
     apart: dict[int, tuple[Function, tuple[Recorded, ...], bool]] = field(default_factory=dict)
+
+    def needed(self, alive: Sequence[Recorded | None]) -> "Records":
+        """Without forms and gradients that nobody takes. Where several pieces make one value: all."""
+        forms, terms = np.array(self.forms, dtype=np.int64), np.diff(self.first)
+        place = np.array([*self.source, *[asked[0] for asked in self.asked]], dtype=np.int64)
+        taker = np.concatenate([np.repeat(forms, terms), self.gradients]).astype(np.int64)
+        recorded, kept = place < 0, np.array([box is not None for box in alive])  # (what `apart` takes is)
+        place, taker, before, needed = ~place[recorded], taker[recorded], np.zeros_like(kept), True | kept
+        while (needed != before).any():  # at each turn without what only those take that the last left out
+            before, needed = needed, kept.copy()
+            needed[place[before[taker]]] = True
+        of_forms, of_gradients = needed[forms], needed[np.array(self.gradients, dtype=np.int64)].tolist()
+        if self.pieces or (of_forms.all() and all(of_gradients)):
+            return self
+        of_terms = np.repeat(of_forms, terms).tolist()
+        return replace(
+            self, forms=forms[of_forms].tolist(), first=[0, *np.cumsum(terms[of_forms]).tolist()],
+            source=[*compress(self.source, of_terms)], scale=[*compress(self.scale, of_terms)],
+            gradients=[*compress(self.gradients, of_gradients)], asked=[*compress(self.asked, of_gradients)],
+        )  # fmt: skip
 
     def times(self, order: Ints) -> Ints:
         """When each is made."""
@@ -151,9 +171,9 @@ class Pools:
 
     def make(self, records: Records) -> None:
         """Make all these values."""
-        r = records
+        alive = [ref() for ref in records.made]
+        r = records.needed(alive)
         order = np.arange(len(r.made)) if self.native is not None else r.by_depth()
-        alive = [ref() for ref in r.made]
         row = self._rows(r, order, alive)
         when, forms = self._laid(r, order, row)
         kind = np.full(len(row), FORM)
