@@ -190,13 +190,15 @@ def test_who_comes_back_after_two_deaths_meets_who_came_back_before_and_so_does_
 
 
 ALL_DONE = """
-import os, signal
+import os, signal, time
 from pathlib import Path
 import torch
 import offbeat
 
 life, me = int(os.environ["OFFBEAT_INCARNATION"]), int(os.environ["OFFBEAT_RANK"])
 torch.manual_seed(0)
+while life == 2 and not Path("done").exists():
+    time.sleep(0.01)
 agent = offbeat.join()
 model = torch.nn.Linear(1, 1, bias=False)
 with torch.no_grad():
@@ -211,8 +213,9 @@ while agent.steps < 60:
         break
     if me == 1 and agent.steps > 5:
         os.kill(os.getpid(), signal.SIGKILL)
+Path("done").touch()
 """
-"""Agent 1 dies at once, and agent 0 is done long before it is back."""
+"""Agent 1 dies at once, and is back when agent 0 is done."""
 
 
 def test_who_comes_back_when_the_others_are_done_goes_on_from_their_model(tmp_path: Path) -> None:
