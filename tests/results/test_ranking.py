@@ -17,6 +17,7 @@ from offbeat import Comparison, Run
 from offbeat.cli.commands import app
 from offbeat.core.errors import SettingError
 from offbeat.results.columns import cells
+from offbeat.results.notes import of_seeds
 from offbeat.results.page import page
 from offbeat.results.verdict import verdict
 
@@ -90,6 +91,12 @@ def test_never_says_in_how_many_seeds_and_what_the_others_took() -> None:
     assert "never in 1 of 3, else 2.5" in result.to_latex("std")
     bars = result.figure("time_to_target", band="std").panels[0].bars
     assert bars[1].text == "never in 1 of 3, else 2.50 ± 0.71"
+
+
+def test_else_is_explained_where_it_stands() -> None:
+    for missed, there in (([3.0, 2.0, None], False), ([None, None, 7.0], True)):
+        said = of_seeds(with_times(MISSED | {"rfast": missed}), "range")
+        assert "later than all" in said and ("'else'" in said) == there
 
 
 def test_who_diverged_in_some_seeds_is_said_with_how_many() -> None:

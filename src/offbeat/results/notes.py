@@ -9,6 +9,7 @@ from offbeat.results.columns import VERSUS, columns
 from offbeat.results.evaluations import missed
 from offbeat.results.limits import of_limits
 from offbeat.results.ranking import rankings, seeds_text
+from offbeat.results.scores import times_text
 from offbeat.results.significance import who_is_first
 from offbeat.results.tuned import how_tuned, lr_tuned
 from offbeat.results.values import FAR, ComparisonValues, time_text, value_text
@@ -96,7 +97,8 @@ def of_seeds(comparison: ComparisonValues, band: str) -> str:
     late = "a seed that never met the target counts as later than all" if band == "range" else (
         "where a seed never met the target there is none"
     )  # fmt: skip
-    late += "; 'else' is of those seeds that did"
+    times = [times_text([run.time_to_target for run in runs], band) for runs in groups]
+    late += "; 'else' is of those seeds that did" * any(", else " in each for each in times)
     return f"{centre}{f'; {late}' * some}; B and D are the largest."
 
 

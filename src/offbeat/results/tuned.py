@@ -117,13 +117,12 @@ def _warnings(label: str, run: RunValues, tuning: Tuning | Halving) -> list[str]
     said = []
     if isinstance(tuning, Halving):
         if why := tuning.best.tried.unstable:
-            said.append(
-                f"No candidate of {label} was stable; {params_text(tuning.best.params)} was not: {why}."
-            )
+            best = params_text(tuning.best.params)
+            said.append(f"None of the candidates was stable for {label}; {best} was not: {why}.")
         return said
     grid = [*tuning.steps]
     if run.lr in (min(grid), max(grid)) and len(grid) > 1:
         said.append(f"{label}'s lr {run.lr:g} is at the edge of the grid; a better one may lie beyond it.")
     if why := tuning.steps[run.lr].unstable:
-        said.append(f"No learning rate of {label} was stable; {run.lr:g} was not: {why}.")
+        said.append(f"None of the learning rates tried was stable for {label}; {run.lr:g} was not: {why}.")
     return said
