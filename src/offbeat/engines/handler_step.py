@@ -27,7 +27,7 @@ from offbeat.core.vector import Scope, Stamp, Vector
 from offbeat.engines.events import HANDLERS, Event, GradientDone, Regrouped, Rejoined, Resumed, ViewChanged
 from offbeat.engines.outbox import Medium, vectors
 
-GIVEN, NUMBERS = (Send, Publish, Accumulate), (int, float)
+GIVEN = Send, Publish, Accumulate
 BEGIN_ANEW = Rejoined, Resumed, Regrouped
 """The events with which an agent begins that has been another before."""
 
@@ -189,7 +189,7 @@ class Actor:
                 raise ContractError(f"it asked for {effect!r}, which is no effect of the contract.")
             for v in inside:
                 if not isinstance(v, Vector):
-                    if not isinstance(v, NUMBERS):
+                    if not isinstance(v, promises.GIVABLE):
                         promises.check_numbers(message)
                 elif v.late:
                     late = True

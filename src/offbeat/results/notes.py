@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from math import isinf
 
 from offbeat.algorithms import ALGORITHMS, find, row_of
 from offbeat.results import holdings
@@ -9,7 +10,7 @@ from offbeat.results.columns import VERSUS, columns
 from offbeat.results.evaluations import missed
 from offbeat.results.limits import of_limits
 from offbeat.results.ranking import rankings, seeds_text
-from offbeat.results.scores import times_text
+from offbeat.results.scores import over_seeds
 from offbeat.results.significance import who_is_first
 from offbeat.results.tuned import how_tuned, lr_tuned
 from offbeat.results.values import FAR, ComparisonValues, time_text, value_text
@@ -93,13 +94,13 @@ def of_seeds(comparison: ComparisonValues, band: str) -> str:
     centre = "Medians over the seeds, for the time with [smallest - largest]"
     centre = centre if band == "range" else f"Means over the seeds ± {what[band]}"
     groups = comparison.groups().values()
-    some = any(len({run.time_to_target is None for run in runs}) > 1 for runs in groups)
+    times = [[run.time_to_target for run in runs] for runs in groups]
+    some = [each for each in times if 0 < each.count(None) < len(each)]
     late = "a seed that never met the target counts as later than all" if band == "range" else (
         "where a seed never met the target there is none"
     )  # fmt: skip
-    times = [times_text([run.time_to_target for run in runs], band) for runs in groups]
-    late += "; 'else' is of those seeds that did" * any(", else " in each for each in times)
-    return f"{centre}{f'; {late}' * some}; B and D are the largest."
+    late += "; 'else' is of those seeds that did" * any(isinf(over_seeds(each, band)[0]) for each in some)
+    return f"{centre}{f'; {late}' * bool(some)}; B and D are the largest."
 
 
 def _not_alike(comparison: ComparisonValues, band: str) -> list[str]:

@@ -185,7 +185,7 @@ class Links:
 
     def _free(self, sender: int) -> None:
         outbox = self.outbox[sender]
-        following = outbox.take() if outbox.queue else None
+        following = outbox.take()
         outbox.busy = following is not None
         if following is not None:
             self._transmit(following)

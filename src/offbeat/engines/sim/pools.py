@@ -79,17 +79,18 @@ class Records:
     apart: dict[int, tuple[Function, tuple[Recorded, ...], bool]] = field(default_factory=dict)
 
     def needed(self, alive: Sequence[Recorded | None]) -> "Records":
-        """Without forms and gradients that nobody takes. Where several pieces make one value: all."""
+        """Without forms and gradients that nobody takes; of records without pieces."""
         forms, terms = np.array(self.forms, dtype=np.int64), np.diff(self.first)
+        gradients = np.array(self.gradients, dtype=np.int64)
         place = np.array([*self.source, *[asked[0] for asked in self.asked]], dtype=np.int64)
-        taker = np.concatenate([np.repeat(forms, terms), self.gradients]).astype(np.int64)
+        taker = np.concatenate([np.repeat(forms, terms), gradients])
         recorded, kept = place < 0, np.array([box is not None for box in alive])  # (what `apart` takes is)
         place, taker, before, needed = ~place[recorded], taker[recorded], np.zeros_like(kept), True | kept
         while (needed != before).any():  # at each turn without what only those take that the last left out
             before, needed = needed, kept.copy()
             needed[place[before[taker]]] = True
-        of_forms, of_gradients = needed[forms], needed[np.array(self.gradients, dtype=np.int64)].tolist()
-        if self.pieces or (of_forms.all() and all(of_gradients)):
+        of_forms, of_gradients = needed[forms], needed[gradients].tolist()
+        if of_forms.all() and all(of_gradients):
             return self
         of_terms = np.repeat(of_forms, terms).tolist()
         return replace(
@@ -172,7 +173,7 @@ class Pools:
     def make(self, records: Records) -> None:
         """Make all these values."""
         alive = [ref() for ref in records.made]
-        r = records.needed(alive)
+        r = records if records.pieces else records.needed(alive)
         order = np.arange(len(r.made)) if self.native is not None else r.by_depth()
         row = self._rows(r, order, alive)
         when, forms = self._laid(r, order, row)
