@@ -11,9 +11,10 @@ Table = dict[int, tuple[Vector, int]]
 
 @dataclass(frozen=True)
 class Again:
-    """Another gradient at the same model, which is that of step k or older."""
+    """Another gradient at the same model."""
 
-    k: int
+
+AGAIN = Again()
 
 
 @dataclass
@@ -60,7 +61,7 @@ class Ringleader(Served):
         if j == self.me:
             self.begin()
         else:
-            self.send(j, Again(self.round))
+            self.send(j, AGAIN)
 
     def on_message(self, src: int, message: Gradient | Model | Again) -> None:
         """Besides a gradient or a model, the word to go on."""

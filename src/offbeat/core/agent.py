@@ -295,4 +295,4 @@ def _receivers(to: int | Iterable[int]) -> tuple[int, ...]:
         return to
     if type(to) is int:
         return (to,)
-    return tuple(map(index, to)) if isinstance(to, Iterable) else (index(to),)
+    return tuple(map(index, to)) if hasattr(to, "__iter__") else (index(to),)

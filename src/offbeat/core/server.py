@@ -57,7 +57,8 @@ class Served(Agent):
         """At the server: they go on, from its model."""
         if self.me in agents:
             self.begin()
-        self.send([j for j in agents if j != self.me], Model(self.round, self.x))
+        if others := tuple([j for j in agents if j != self.me]):
+            self.send(others, Model(self.round, self.x))
 
     def step(self, g: Vector, late: int = 0) -> None:
         """At the server: its model moves, along a gradient that is so many steps late."""
@@ -85,10 +86,9 @@ class Served(Agent):
 
     def on_message(self, src: int, message: Gradient | Model) -> None:
         """A gradient for the server, or its model."""
-        match message:
-            case Gradient(k, g):
-                self.serve(src, k, g)
-            case Model(k, x):
-                self.round, self.x = k, pin(x)
-                if self.waiting:
-                    self.begin()
+        if isinstance(message, Gradient):
+            self.serve(src, message.k, message.g)
+        else:
+            self.round, self.x = message.k, pin(message.x)
+            if self.waiting:
+                self.begin()

@@ -168,7 +168,7 @@ class Vector:
         """The vectors with a stamp that enter this form: whose versions were mixed."""
         found, forms = list[Vector](), [self]
         for each in forms:
-            for v in (*map(_VECTOR, each._terms), *each._of):
+            for v in [*map(_VECTOR, each._terms), *each._of] if each._of else map(_VECTOR, each._terms):
                 if v.stamp is not None:
                     found.append(v)
                 elif v._terms or v._of:
