@@ -9,119 +9,22 @@ of one *depth*, one more than the highest depth among those from which their mod
 """
 
 import weakref
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
-from itertools import compress, pairwise
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import torch
 
-from offbeat.core.forms import Piece
 from offbeat.core.system import kernel
 from offbeat.core.system.kernel import Ints
-from offbeat.core.vector import Later, Parts
+from offbeat.core.vector import Parts
 from offbeat.engines.sim.executors import widest
+from offbeat.engines.sim.records import NOWHERE, Batch, Recorded, Records, places
 from offbeat.tasks.task import Task
 
 FORM, GRADIENT, APART = range(3)
-NOWHERE = NEVER = 1 << 62  # the place of what is in no row; the last use of what lives on
-Function = Callable[..., Parts]
-
-
-class Recorded(Later):
-    """A value that is recorded, or was.
-
-    Attributes:
-        place: its row in the pools; until it is made -1 - its number among the records
-        own: its parts, where it has no row, and once somebody has read them
-        whole: what it is a piece of, the piece named `piece`; then it has no place of its own
-    """
-
-    __slots__ = ("__weakref__", "_pools", "own", "piece", "place", "whole")
-
-    def __init__(self, pools: "Pools", place: int, lengths: tuple[int, ...], nbytes: int) -> None:
-        self._pools, self.place, self.lengths, self.nbytes = pools, place, lengths, nbytes
-        self.own: Parts | None = None
-        self.whole: Recorded | None = None
-
-    piece: Piece
-
-    def read(self) -> Parts:
-        if self.own is None and self.place < 0:
-            self._pools.compute()
-        if self.own is None:
-            whole = self.whole
-            self.own = self._pools.copied(self.place) if whole is None else self.piece(whole.read())
-        return self.own
-
-
-@dataclass(eq=False)
-class Records:
-    """What is to be made, by number; each record makes one value.
-
-    Attributes:
-        made: these values
-        forms: numbers of those that are forms; `first`: where the terms of each begin, `source` and `scale`;
-            `cut`: places among them of those that make a piece, `pieces`: several may make one record so
-        gradients: numbers of those that are gradients; `asked`: place of the model, agent, minibatch of each
-        apart: by number, what torch computes by itself: a function, the values that it takes, if it has a row
-    """
-
-    made: list["weakref.ref[Recorded]"] = field(default_factory=list)
-    forms: list[int] = field(default_factory=list)
-    first: list[int] = field(default_factory=lambda: [0])
-    source: list[int] = field(default_factory=list)
-    scale: list[float] = field(default_factory=list)
-    cut: list[int] = field(default_factory=list)
-    pieces: list[Piece] = field(default_factory=list)
-    gradients: list[int] = field(default_factory=list)
-    asked: list[tuple[int, int, np.ndarray]] = field(default_factory=list)
-    apart: dict[int, tuple[Function, tuple[Recorded, ...], bool]] = field(default_factory=dict)
-
-    def needed(self, alive: Sequence[Recorded | None]) -> "Records":
-        """Without forms and gradients that nobody takes; of records without pieces."""
-        forms, terms = np.array(self.forms, dtype=np.int64), np.diff(self.first)
-        gradients = np.array(self.gradients, dtype=np.int64)
-        place = np.array([*self.source, *[asked[0] for asked in self.asked]], dtype=np.int64)
-        taker = np.concatenate([np.repeat(forms, terms), gradients])
-        recorded, kept = place < 0, np.array([box is not None for box in alive])  # (what `apart` takes is)
-        place, taker, before, needed = ~place[recorded], taker[recorded], np.zeros_like(kept), True | kept
-        while (needed != before).any():  # at each turn without what only those take that the last left out
-            before, needed = needed, kept.copy()
-            needed[place[before[taker]]] = True
-        of_forms, of_gradients = needed[forms], needed[gradients].tolist()
-        if of_forms.all() and all(of_gradients):
-            return self
-        of_terms = np.repeat(of_forms, terms).tolist()
-        return replace(
-            self, forms=forms[of_forms].tolist(), first=[0, *np.cumsum(terms[of_forms]).tolist()],
-            source=[*compress(self.source, of_terms)], scale=[*compress(self.scale, of_terms)],
-            gradients=[*compress(self.gradients, of_gradients)], asked=[*compress(self.asked, of_gradients)],
-        )  # fmt: skip
-
-    def times(self, order: Ints) -> Ints:
-        """When each is made."""
-        time = np.empty(len(order), dtype=np.int64)
-        time[order] = np.arange(len(order))
-        return time
-
-    def by_depth(self) -> Ints:
-        """Their numbers by depth, of one depth the gradients first."""
-        count = len(self.made)
-        takes: list[list[int]] = [[]] * count
-        for number, (low, high) in zip(self.forms, pairwise(self.first), strict=True):
-            takes[number] = takes[number] + self.source[low:high]
-        for number, (place, _, _) in zip(self.gradients, self.asked, strict=True):
-            takes[number] = [place]
-        for number, (_, boxes, _) in self.apart.items():
-            takes[number] = _places(boxes)
-        depth, later = [0] * count, [True] * count
-        for number in self.gradients:
-            later[number] = False
-        for number, places in enumerate(takes):
-            highest = max([depth[~place] for place in places if place < 0], default=0)
-            depth[number] = highest if later[number] else highest + 1
-        return np.array(sorted(range(count), key=lambda number: (depth[number], later[number])))
+NEVER = NOWHERE  # the last use of what lives on
 
 
 class Pools:
@@ -172,11 +75,12 @@ class Pools:
 
     def make(self, records: Records) -> None:
         """Make all these values."""
-        alive = [ref() for ref in records.made]
-        r = records if records.pieces else records.needed(alive)
-        order = np.arange(len(r.made)) if self.native is not None else r.by_depth()
-        row = self._rows(r, order, alive)
-        when, forms = self._laid(r, order, row)
+        r = Batch.of(records)
+        order = np.arange(len(r.boxes)) if self.native is not None else r.by_depth()
+        time = np.empty_like(order)  # when each is made
+        time[order] = np.arange(len(order))
+        row = self._rows(r, order, time)
+        when, forms = self._laid(r, time, row)
         kind = np.full(len(row), FORM)
         kind[r.gradients], kind[[*r.apart]] = GRADIENT, APART
         kind = kind[order]
@@ -186,30 +90,26 @@ class Pools:
         for low, high in pairwise(bounds):
             if kind[low] == APART:
                 for number in order[low:high].tolist():
-                    self._make_apart(r, number, row, alive[number])
+                    self._make_apart(r, number, row)
             elif kind[low] == GRADIENT:
                 self._make_gradients(r, order[low:high], row)
             else:
                 at, end = np.searchsorted(when, [low, high]).tolist()
                 self._make_forms(r, low, high, [each.part(at, end) for each in forms], when[at:end], row)
-        for number, box in enumerate(alive):
+        for number, box in enumerate(r.boxes):
             if box is not None:
                 box.place = NOWHERE if box.lengths is not self.lengths else int(row[number])
                 if box.place != NOWHERE:
-                    self._held[box.place] = r.made[number]
+                    self._held[box.place] = records.made[number]
 
-    def _rows(self, r: Records, order: Ints, alive: Sequence[Recorded | None]) -> Ints:
+    def _rows(self, r: Batch, order: Ints, time: Ints) -> Ints:
         """Of each record the row of its value, -1 for none; rows are given back as the last use is over."""
-        count, time = len(order), np.empty(len(order), dtype=np.int64)
-        time[order] = np.arange(count)
-        last = np.concatenate([time, np.full(len(self._held), -1)])
-        apart = [(place, number) for number, (_, boxes, _) in r.apart.items() for place in _places(boxes)]
-        place = np.array([*r.source, *[asked[0] for asked in r.asked], *[each[0] for each in apart]])
-        taker = np.repeat(np.array(r.forms, dtype=np.int64), np.diff(r.first))
-        taker = np.concatenate([taker, r.gradients, [each[1] for each in apart]]).astype(np.int64)
-        if len(place):
-            np.maximum.at(last, np.where(place < 0, ~place, place + count), time[taker])
-        last[np.flatnonzero([box is not None for box in alive])] = NEVER
+        count, last = len(order), np.concatenate([time, np.full(len(self._held), -1)])
+        apart = [(place, number) for number, (_, boxes, _) in r.apart.items() for place in places(boxes)]
+        both = zip(r.taken, np.array(apart, dtype=np.int64).reshape(-1, 2).T, strict=True)
+        place, taker = (np.append(of_most, of_apart) for of_most, of_apart in both)
+        np.maximum.at(last, np.where(place < 0, ~place, place + count), time[taker])
+        last[:count][r.kept] = NEVER
         gone = [held is not None and held() is None for held in self._held]
         last[count + np.flatnonzero(~np.array(gone, dtype=np.bool_))] = NEVER
         rowless = [number for number, (_, _, has_row) in r.apart.items() if not has_row]
@@ -219,34 +119,28 @@ class Pools:
 
     def _given_rows(self, order: Ints, ends: list[int], last: list[int], rowless: set[int]) -> Ints:
         """`ends`: values by the time of their last use, which is `last`; rows as those after all records."""
-        count, row, free, held, end = len(order), [-1] * len(order), self._free, self._held, 0
-        ends.append(-1)
+        count, free, held, at_once = len(order), self._free, self._held, self._on_cpu
+        row = [-1] * count + [*range(len(held))]
         last.append(NEVER)
-        top = len(held)
-
-        def give_back(until: int) -> None:
-            nonlocal end
-            while last[end] <= until:
-                value = ends[end]
-                end += 1
-                if value >= count:
-                    held[value - count] = None
-                free.append(row[value] if value < count else value - count)
-
-        give_back(-1)
-        for at, number in enumerate(order.tolist()):
-            if number not in rowless:
+        top, end, soon = len(held), 0, -1  # until when those are given back that are used no more
+        for at, number in enumerate([-1, *order.tolist(), -1], -1):
+            if number >= 0 and number not in rowless:
                 if free:
                     row[number] = free.pop()
                 else:
                     row[number] = top
                     top += 1
-            if self._on_cpu and last[end] == at:
-                give_back(at)
-        give_back(NEVER - 1)
+            if at_once or number < 0:
+                soon = at
+            while last[end] <= soon:
+                free.append(row[ends[end]])
+                end += 1
+        for value in ends:
+            if value >= count:
+                held[value - count] = None
         if top > len(held):
             self._grow(top)
-        return np.array(row)
+        return np.array(row[:count])
 
     def _grow(self, rows: int) -> None:
         """Make room for so many rows, which are not free, and some more, which are."""
@@ -260,11 +154,9 @@ class Pools:
         self._held += [None] * (most - before)
         self._free += range(most - 1, rows - 1, -1)
 
-    def _laid(self, r: Records, order: Ints, row: Ints) -> tuple[Ints, list[kernel.Forms]]:
+    def _laid(self, r: Batch, time: Ints, row: Ints) -> tuple[Ints, list[kernel.Forms]]:
         """When each form is made, and the forms over rows in that order, for each pool."""
-        time = r.times(order)
-        number, first = np.array(r.forms, dtype=np.int64), np.array(r.first)
-        source, scale = _rows_of(np.array(r.source, dtype=np.int64), row), np.array(r.scale)
+        number, first, source, scale = r.forms, r.first, _rows_of(r.source, row), r.scale
         by = np.argsort(time[number], kind="stable")
         if self.native is None:
             count = np.diff(first)[by]
@@ -273,7 +165,7 @@ class Pools:
         forms = kernel.Forms(row[number[by]], first, source, scale)
         return time[number[by]], [self._ranged(r, forms, by, length) for length in self.lengths]
 
-    def _ranged(self, r: Records, forms: kernel.Forms, by: Ints, length: int) -> kernel.Forms:
+    def _ranged(self, r: Batch, forms: kernel.Forms, by: Ints, length: int) -> kernel.Forms:
         """The same, with the pieces that some of them are of."""
         if not r.pieces:
             return forms
@@ -285,7 +177,7 @@ class Pools:
         return replace(forms, low=low, high=high)
 
     def _make_forms(
-        self, r: Records, low: int, high: int, forms: list[kernel.Forms], when: Ints, row: Ints
+        self, r: Batch, low: int, high: int, forms: list[kernel.Forms], when: Ints, row: Ints
     ) -> None:
         """Forms that come one after another, and the compiled gradients between them."""
         a, b = np.searchsorted(r.gradients, [low, high]).tolist() if self.native is not None else (0, 0)
@@ -293,30 +185,30 @@ class Pools:
             for pool, each in zip(self._pools, forms, strict=True):
                 kernel.rows(pool, each)
             return
-        place, _, samples = zip(*r.asked[a:b], strict=True)
-        numbers, chunks = np.array(r.gradients[a:b]), np.arange(b - a + 1)
+        numbers, chunks = r.gradients[a:b], np.arange(b - a + 1)
+        samples = np.concatenate(r.samples[a:b]).reshape(b - a, -1)  # (many times as fast as a stack)
         program = kernel.Program(
-            _rows_of(np.array(place), row), np.ascontiguousarray(np.stack(samples), np.int64),
+            _rows_of(r.models[a:b], row), np.ascontiguousarray(samples, np.int64),
             np.append(0, chunks), np.concatenate([[0], np.searchsorted(when, numbers), [len(when)]]),
             row[numbers], forms[0], apart=True,
         )  # fmt: skip
         kernel.steps(self.native, self._pools[0], program)
 
-    def _make_gradients(self, r: Records, numbers: Ints, row: Ints) -> None:
+    def _make_gradients(self, r: Batch, numbers: Ints, row: Ints) -> None:
         """With torch, as many in one call as go together."""
         which = np.searchsorted(r.gradients, numbers)
         for at in range(0, len(which), self._widest):
-            asked = [r.asked[k] for k in which[at : at + self._widest].tolist()]
-            place = np.array([each[0] for each in asked])
-            models = self.gathered(_rows_of(place, row))
-            made = self.task.gradients([each[1] for each in asked], [each[2] for each in asked], models)
+            asked = which[at : at + self._widest]
+            models = self.gathered(_rows_of(r.models[asked], row))
+            agents, samples = ([of[k] for k in asked.tolist()] for of in (r.agents, r.samples))
+            made = self.task.gradients(agents, samples, models)
             to = torch.from_numpy(row[numbers[at : at + self._widest]])
             for pool, part in zip(self._pools, made, strict=True):
                 pool.index_copy_(0, to.to(pool.device), part)
 
-    def _make_apart(self, r: Records, number: int, row: Ints, box: Recorded | None) -> None:
+    def _make_apart(self, r: Batch, number: int, row: Ints) -> None:
         function, boxes, has_row = r.apart[number]
-        made = function(*[self._parts(each, row) for each in boxes])
+        box, made = r.boxes[number], function(*[self._parts(each, row) for each in boxes])
         if has_row:
             for pool, part in zip(self._pools, made, strict=True):
                 pool[int(row[number])] = part
@@ -331,12 +223,6 @@ class Pools:
             return box.piece(self._parts(box.whole, row))
         at = box.place if box.place >= 0 else int(row[~box.place])
         return tuple([pool[at] for pool in self._pools])
-
-
-def _places(boxes: Iterable[Recorded]) -> list[int]:
-    """The places of values, and of what they are pieces of, without those that are in no row."""
-    found = [box.place if box.whole is None else box.whole.place for box in boxes]
-    return [place for place in found if place != NOWHERE]
 
 
 def _rows_of(places: Ints, row: Ints) -> Ints:

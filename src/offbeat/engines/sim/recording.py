@@ -16,7 +16,8 @@ from offbeat.core.forms import Piece, Replaced, joined, pieces
 from offbeat.core.sums import combined
 from offbeat.core.vector import Applied, Parts, Scope, Torn, Vector
 from offbeat.engines.sim.executors import Executor
-from offbeat.engines.sim.pools import NOWHERE, Function, Pools, Recorded, Records
+from offbeat.engines.sim.pools import Pools
+from offbeat.engines.sim.records import NOWHERE, Function, Recorded, Records
 from offbeat.tasks.task import Task
 
 LONGEST, PER_AGENT = 2048, 4
@@ -42,15 +43,16 @@ class Tape(Executor):
     def resolve(self, agent: int) -> Vector:
         if len(self.records.made) >= self._longest:
             self.compute()
-        if agent in self.open:
-            self._gradient(agent)
-        return Vector(self.known.pop(agent))
+        return Vector(self._gradient(agent) if agent in self.open else self.known.pop(agent))
 
-    def _gradient(self, agent: int) -> None:
+    def _gradient(self, agent: int) -> Recorded:
         model, sample = self.open.pop(agent)
-        self.records.gradients.append(len(self.records.made))
-        self.records.asked.append((model.place, agent, sample))
-        self.known[agent] = self._new(self.lengths, self.nbytes)
+        records = self.records
+        records.gradients.append(len(records.made))
+        records.models.append(model.place)
+        records.agents.append(agent)
+        records.samples.append(sample)
+        return self._new(self.lengths, self.nbytes)
 
     def record(self, v: Vector) -> None:
         """A vector that a handler has built: a form, or opaque."""
@@ -64,17 +66,18 @@ class Tape(Executor):
         if len(terms) == 1 and terms[0][0] == 1.0:
             v._parts = self.value(terms[0][1])
             return
-        places = []
-        for _, u in terms:
+        records = self.records
+        source, scale = records.source, records.scale
+        begin = len(source)
+        for c, u in terms:
             box = u._parts if type(u._parts) is Recorded else self.value(u)
             if box.lengths is not lengths:
+                del source[begin:], scale[begin:]
                 self._of_pieces(v, terms)
                 return
-            places.append(box.place)
-        records = self.records
-        records.source += places
-        records.scale += [c for c, _ in terms]
-        records.first.append(len(records.source))
+            source.append(box.place)
+            scale.append(c)
+        records.first.append(len(source))
         records.forms.append(len(records.made))
         v._parts = self._new(lengths, self.nbytes)
 
@@ -85,8 +88,8 @@ class Tape(Executor):
         wholes = [box.whole.place for box in takes if box.whole is not None and box.piece is cut]
         if cut is not None and len(wholes) == len(takes):
             records = self.records
-            records.source += wholes
-            records.scale += [c for c, _ in terms]
+            records.source.extend(wholes)
+            records.scale.extend([c for c, _ in terms])
             records.cut.append(len(records.forms))
             records.pieces.append(cut)
             records.forms.append(len(records.made))
@@ -126,12 +129,12 @@ class Tape(Executor):
         """A model made of these pieces of others."""
         records, count = self.records, len(cuts)
         forms, terms = len(records.forms), len(records.source) + 1
-        records.source += places
-        records.scale += [1.0] * count
-        records.cut += range(forms, forms + count)
-        records.pieces += cuts
-        records.forms += [len(records.made)] * count
-        records.first += range(terms, terms + count)
+        records.source.extend(places)
+        records.scale.extend([1.0] * count)
+        records.cut.extend(range(forms, forms + count))
+        records.pieces.extend(cuts)
+        records.forms.extend([len(records.made)] * count)
+        records.first.extend(range(terms, terms + count))
         return self._new(self.lengths, self.nbytes)
 
     def _apart(self, function: Function, takes: tuple[Recorded, ...], lengths: tuple[int, ...]) -> Recorded:
@@ -148,11 +151,12 @@ class Tape(Executor):
 
     def value(self, v: Vector) -> Recorded:
         """What stands for the value of this vector."""
+        if type(v._parts) is Recorded:
+            return v._parts
         there = v.value()
-        if isinstance(there, tuple):
-            there = v._parts = self._constant(there)
-        assert isinstance(there, Recorded)
-        return there
+        assert isinstance(there, tuple)
+        box = v._parts = self._constant(there)
+        return box
 
     def _constant(self, there: Parts) -> Recorded:
         """What stands for tensors."""
@@ -167,7 +171,7 @@ class Tape(Executor):
         """Make all values that are recorded; where that is done together, of gradients that are open too."""
         if self.pools.native is None:
             for agent in [*self.open]:
-                self._gradient(agent)
+                self.known[agent] = self._gradient(agent)
         if self.records.made:
             records, self.records = self.records, Records()
             self.pools.make(records)
@@ -188,12 +192,13 @@ class RecordingScope(Scope):
         self.tape = tape
 
     def settle(self, torn: Torn | None = None) -> None:
+        record = self.tape.record
         for ref in self.born:
             v = ref()
             if v is None:
                 continue
             if v._parts is None:
-                self.tape.record(v)
+                record(v)
             v._terms = ()
             if v._open or v._make is not None:
                 v._of, v._make, v._open = (), None, False
