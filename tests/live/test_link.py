@@ -35,7 +35,7 @@ def emulated(world: World, medium: Medium) -> tuple[Came, list[tuple[float, floa
         while link.due <= now:
             advance(link.due)
         note, to = Note(Vector((torch.zeros(3, dtype=torch.float64),)), now), (1, 2, 3, 4, 5)
-        link.put(Transmission(0, medium, to, note, incarnations=(1,) * 5))
+        link.put(Transmission(0, medium, to, note, tuple((j, 1) for j in to)))
         advance(float(now))
     return came, sent
 

@@ -1,7 +1,7 @@
 """Compressed messages in the simulator: what a class says of them, conservation, order, replay."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
@@ -22,7 +22,7 @@ from offbeat.core.agent import Accumulate
 from offbeat.core.codecs import codec_of
 from offbeat.core.system.devices import one_thread
 from offbeat.core.system.streams import Purpose, python_stream
-from offbeat.engines.outbox import Transmission
+from offbeat.engines.outbox import Receivers, Transmission
 from offbeat.engines.sim.executors import evaluate
 from offbeat.engines.sim.replay import Replay
 from offbeat.engines.sim.simulator import Simulator
@@ -140,15 +140,13 @@ def changes_under_way(sim: Simulator) -> dict[tuple[int, int], np.ndarray]:
     """By sender and receiver, the sum of what has not arrived: kept, waiting, on its way."""
     boxes = sim.links.outbox
     waiting = [item for box in boxes for item in [*box.queue, *box.kept.values()]]
-    there: list[tuple[Transmission, Iterable[tuple[int, int]]]] = []
-    there += [(item, zip(item.to, item.incarnations, strict=True)) for item in waiting]
+    there: list[tuple[Transmission, Receivers]] = [(item, item.receivers) for item in waiting]
     for *_, handler, args in sim.heap.events:
         if handler == sim.links._arrive:
-            item, receivers, _ = args  # they are a list where some get it before others
-            everybody = zip(item.to, item.incarnations, strict=True)
-            there.append((item, receivers if isinstance(receivers, list) else everybody))
+            _, item, receivers, _ = args  # not all, where some get it before others
+            there.append((item, receivers))
     flows = [] if sim.links.fair is None else sim.links.fair.flows
-    there += [(flow.item, [(flow.receiver, flow.incarnation)]) for flow in flows]
+    there += [(flow.item, ((flow.receiver, flow.incarnation),)) for flow in flows]
     found: dict[tuple[int, int], np.ndarray] = defaultdict(lambda: np.zeros(8))
     for item, receivers in there:
         for j, life in receivers:

@@ -13,7 +13,7 @@ from offbeat.engines.sim.simulator import Simulator
 def on_their_way(sim: Simulator) -> list[Transmission]:
     """Everything that was sent and has not arrived: queued, being transmitted, or flowing."""
     waiting = [item for box in sim.links.outbox for item in box.queue]
-    flying = [event[-1][0] for event in sim.heap.events if event[-2] == sim.links._arrive and event[-1][1]]
+    flying = [args[1] for *_, call, args in sim.heap.events if call == sim.links._arrive and args[2]]
     flowing = [] if sim.links.fair is None else [flow.item for flow in sim.links.fair.flows]
     return [item for item in waiting + flying + flowing if isinstance(item, Transmission)]
 
@@ -52,8 +52,11 @@ def shares(sim: Simulator) -> list[tuple[np.ndarray, float]]:
     came = [push for agent in live for xs in agent.letters.values() for push in xs.values() if push]
     pairs += [(array(push.x), push.w) for push in came]
     for item in on_their_way(sim):
-        lives = zip(item.to, item.incarnations, strict=True)
-        there = [j for j, life in lives if 0 < life == sim.heap.incarnation[j] and item.sender in sim.alive]
+        there = [
+            j
+            for j, life in item.receivers
+            if 0 < life == sim.heap.incarnation[j] and item.sender in sim.alive
+        ]
         pairs += [(array(item.message.x), item.message.w) for _ in there]
     return pairs
 

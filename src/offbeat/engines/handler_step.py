@@ -25,7 +25,7 @@ from offbeat.core.forms import zero
 from offbeat.core.sums import finite
 from offbeat.core.vector import Scope, Stamp, Vector
 from offbeat.engines.events import HANDLERS, Event, GradientDone, Regrouped, Rejoined, Resumed, ViewChanged
-from offbeat.engines.outbox import Medium, vectors
+from offbeat.engines.outbox import Medium, values_of, vectors
 
 GIVEN = Send, Publish, Accumulate
 BEGIN_ANEW = Rejoined, Resumed, Regrouped
@@ -37,7 +37,8 @@ Mixed = Sequence[Stamp] | None
 
 class Engine(Protocol):
     """What every engine does in its own way. Errors that it blames are the algorithm's; `scope` knows what a
-    handler builds; `idle`: whether it wants to know of handlers after which there is nothing to do.
+    handler builds; `idle`: whether it wants to know of handlers after which there is nothing to do, and to
+    settle and record where nothing was built or written.
     """
 
     blames: type[Exception]
@@ -102,13 +103,14 @@ class Actor:
         self.letter = -1
         self._engine, self._record, self._guard = engine, record, guard
         self._neighbours = agent.view.peers
-        self._allowed: set[tuple[type, type, tuple[int, ...]]] = set()  # what was found right to send
+        # What was found right to send, and how its values are read.
+        self._allowed: dict[tuple[type, type, tuple[int, ...]], Callable[[Message], tuple[Any, ...]]] = {}
 
     def handle(self, event: Event, *args: Any) -> None:
         """Call the agent's handler for this event, and do all that follows. Raises ContractError."""
-        agent, kind, idle = self.agent, type(event), self._engine.idle
-        handler = HANDLERS[kind]
-        agent.now = event.time
+        agent, kind, engine = self.agent, type(event), self._engine
+        handler, now = HANDLERS[kind], event.time
+        agent.now = now
         if kind in BEGIN_ANEW:
             self.letter = -1
         try:
@@ -118,37 +120,31 @@ class Actor:
                 promises.returned_nothing(returned)
             if kind is ViewChanged:
                 promises.check_view(agent, args[0])
-            if idle or agent.effects or self._engine.scope.born or agent.model is not self.model:
-                self._finish(event, agent.drain() if agent.effects else [])
+            if agent.effects or engine.scope.born or engine.idle or agent.model is not self.model:
+                self._finish(event)
             else:
                 self._record(event)
-        except self._engine.blames as error:
-            promises.raise_blamed(error, agent, handler, event.time)
+        except engine.blames as error:
+            promises.raise_blamed(error, agent, handler, now)
             raise
 
-    def _finish(self, event: Event, effects: list[Effect]) -> None:
-        engine, model, former = self._engine, self.agent.model, self.model
-        wrote, refused = model is not former, False
-        entered: list[Vector] = []  # (list[Vector]() takes ten times as long)
-        if wrote:
-            promises.checked_model(model)
-            entered = model.sources()
-            self.version += 1
-            self.steps += type(event) is not Rejoined and Compute in map(type, effects)
-            if model.stamp is None:
-                model.stamp = Stamp(self.me, self.version)
-            elif model.stamp.agent != self.me:
-                entered.append(model)
-        late = self._stamped(effects) if effects else False
-        engine.settle(self, effects, wrote)
-        if wrote and self._guard is not None and self._guard.restores(model, former, self.steps):
+    def _finish(self, event: Event) -> None:
+        engine, model, effects = self._engine, self.agent.model, self.agent.drain()
+        wrote, refused, mixed = model is not self.model, False, None
+        entered = self._written(model, event, effects) if wrote else ()
+        late = self._stamped(effects)
+        if engine.scope.born or engine.idle:
+            engine.settle(self, effects, wrote)
+        if wrote and self._guard is not None and self._guard.restores(model, self.model, self.steps):
             refused, effects = True, [effect for effect in effects if type(effect) is not Publish]
         self._record(event)
-        self.model = model
-        engine.record(self, effects, self._versions(entered) if wrote else None, refused)
+        if wrote:
+            self.model, mixed = model, self._versions(entered)
+        if wrote or engine.idle:
+            engine.record(self, effects, mixed, refused)
         for effect in effects:
             if isinstance(effect, Compute):
-                self.at = _fixed(effect.x)
+                self.at = _fixed(effect.x) if late else effect.x
                 engine.compute(self, self.at)
             elif isinstance(effect, Alarm):
                 engine.alarm(self, effect.after, effect.name)
@@ -160,11 +156,23 @@ class Actor:
                     self.letter = max(self.letter + 1, self.version)
                 engine.give(self, type(effect), effect.to, message)
 
-    def _versions(self, entered: list[Vector]) -> Sequence[Stamp]:
+    def _written(self, model: Vector, event: Event, effects: list[Effect]) -> list[Vector]:
+        """Count a write, and stamp it. Returns the vectors with a stamp that enter it."""
+        promises.checked_model(model)
+        entered = model.sources()
+        self.version += 1
+        self.steps += type(event) is not Rejoined and Compute in map(type, effects)
+        if model.stamp is None:
+            model.stamp = Stamp(self.me, self.version)
+        elif model.stamp.agent != self.me:
+            entered.append(model)
+        return entered
+
+    def _versions(self, entered: Sequence[Vector]) -> Sequence[Stamp]:
         """Those of others, each once."""
-        me = self.me
         if not entered:
             return ()
+        me = self.me
         return sorted({v.stamp for v in entered if v.stamp is not None and v.stamp[0] != me})
 
     def _stamped(self, effects: list[Effect]) -> bool:
@@ -172,17 +180,17 @@ class Actor:
 
         Raises ContractError for what the agent has promised not to ask for.
         """
-        late, waiting = False, 0 if self.at is None else 1
+        late, waiting, stamp = False, 0 if self.at is None else 1, None
         for effect in effects:
             if isinstance(effect, Compute):
                 waiting += 1
                 inside: Iterable[Any] = (promises.checked_compute(effect),)
             elif isinstance(effect, GIVEN):
                 message, key = effect.message, (type(effect), type(effect.message), effect.to)
-                if key not in self._allowed:
+                if (values := self._allowed.get(key)) is None:
                     promises.check_sent(self.agent, effect, {*self._neighbours, *self.agent.view.peers})
-                    self._allowed.add(key)
-                inside = [getattr(message, name) for name in message.__dataclass_fields__]
+                    values = self._allowed[key] = values_of(type(message))
+                inside = values(message)
             elif isinstance(effect, Alarm):
                 continue
             else:
@@ -194,7 +202,7 @@ class Actor:
                 elif v.late:
                     late = True
                 elif v.stamp is None:
-                    v.stamp = Stamp(self.me, self.version)
+                    v.stamp = stamp = stamp or Stamp(self.me, self.version)
         if waiting > 1:
             raise ContractError("it asked for a second gradient while one was outstanding (promise c).")
         return late

@@ -1,8 +1,10 @@
 """What an agent has to send: one server, first come first served. What a reader holds of a register."""
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from operator import attrgetter
+from typing import Any
 
 from offbeat.core.agent import Accumulate, Agent, Message, Publish, Send
 from offbeat.core.codecs import Codec
@@ -10,6 +12,7 @@ from offbeat.core.compression import Packed, rest
 from offbeat.core.vector import Vector
 
 Register = tuple[int, type, tuple[int, ...]]
+Receivers = tuple[tuple[int, int], ...]  # agents, and which incarnation of each
 Medium = type[Send] | type[Publish] | type[Accumulate]
 """How something is given away: mail, a register, an accumulator."""
 
@@ -26,14 +29,14 @@ class Transmission:
     medium: Medium
     to: tuple[int, ...]
     message: Message
+    receivers: Receivers = ()  # and their incarnations: nothing that is for one reaches the next
+    letter: int = -1  # of what is accumulated: the number of the last that is in it
+    given_to: tuple[int, ...] = ()  # by unicast: all receivers that it was given to
     start: float = -1.0
     end: float = -1.0
-    incarnations: tuple[int, ...] = ()  # of the receivers: nothing that is for one reaches the next
     membership: int = 0  # in a live run: how many changes of the membership the sender knew of
     kind: int = -1  # in a simulation: what the trace says of the message
     version: int = -1
-    letter: int = -1  # of what is accumulated: the number of the last that is in it
-    given_to: tuple[int, ...] = ()  # by unicast: all receivers that it was given to
     missed: frozenset[int] | None = None  # in a simulation: the receivers that lose it, once that is drawn
     packed: Mapping[str, Packed] | None = None  # compressed: its vectors as they are sent; None: not yet
 
@@ -45,7 +48,7 @@ class Transmission:
     @property
     def place(self) -> "Place":
         """What it shares with whatever replaces it, or is added to it, while it waits."""
-        return self.medium, self.register, self.to, self.incarnations
+        return self.medium, self.register, self.to, self.receivers
 
     @property
     def size(self) -> int:
@@ -56,7 +59,7 @@ class Transmission:
         return sum([v.nbytes for v in given.values()])
 
 
-Place = tuple[Medium, Register, tuple[int, ...], tuple[int, ...]]
+Place = tuple[Medium, Register, tuple[int, ...], Receivers]
 
 
 @dataclass(frozen=True)
@@ -167,6 +170,17 @@ class Outbox:
             if item.medium is not Send and self.waiting.get(item.place) is item:
                 del self.waiting[item.place]
         return item
+
+
+def values_of(kind: type) -> Callable[[Message], tuple[Any, ...]]:
+    """What gives the values of all fields of such a message: for who sends millions."""
+    match tuple(kind.__dataclass_fields__):  # type: ignore[attr-defined]
+        case ():
+            return lambda _: ()
+        case (name,):
+            return lambda message: (getattr(message, name),)
+        case names:
+            return attrgetter(*names)  # one call, whatever their number
 
 
 def vectors(message: Message) -> dict[str, Vector]:

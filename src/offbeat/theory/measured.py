@@ -23,10 +23,9 @@ from typing import Any
 import numpy as np
 
 from offbeat.algorithms import Algorithm
-from offbeat.core.agent import Agent, Alarm, Compute, Effect, Message
+from offbeat.core.agent import Agent, Alarm, Compute, Effect, Message, Publish
 from offbeat.core.rules import SGD
 from offbeat.core.vector import Vector
-from offbeat.engines.events import Heard, MailReceived
 from offbeat.engines.handler_step import Actor, Mixed
 from offbeat.engines.outbox import Transmission, vectors
 from offbeat.engines.sim.executors import Executor
@@ -107,9 +106,9 @@ class Watched(Simulator):
     most = 0.0
     mail: Message | None = None
 
-    def _deliver(self, kind: type[Heard], i: int, item: Transmission, message: Message) -> None:
-        self.mail = message if kind is MailReceived else None
-        super()._deliver(kind, i, item, message)
+    def _deliver(self, i: int, item: Transmission, message: Message) -> None:
+        self.mail = None if item.medium is Publish else message
+        super()._deliver(i, item, message)
         self.mail = None
 
     def record(self, actor: Actor, effects: Sequence[Effect], mixed: Mixed, refused: bool) -> None:

@@ -90,7 +90,7 @@ class FairNetwork:
 
     def begin(self, item: Transmission, size: int, lengths: Sequence[float]) -> None:
         """A flow to each receiver of these lengths."""
-        for j, incarnation, length in zip(item.to, item.incarnations, lengths, strict=True):
+        for (j, incarnation), length in zip(item.receivers, lengths, strict=True):
             self.flows.append(Flow(item, size, j, incarnation, length, self.heap.now))
         self._renew_soon()
 
@@ -102,7 +102,7 @@ class FairNetwork:
     def _renew_soon(self) -> None:
         if not self._renewing:
             self._renewing = True
-            self.heap.at(self.heap.now, FAULT, 0, self._renew)
+            self.heap.at(self.heap.now, FAULT, self._renew, 0)
 
     def _renew(self, _: int) -> None:
         """Find the rates; schedule what comes next, the end of a flow or a change of somebody's speed."""
@@ -118,7 +118,7 @@ class FairNetwork:
             self._next, self._number = coming, -1
             if first is not None:
                 self._number = self.heap.number + 1
-                self.heap.at(coming[0], DELIVERY, coming[1], self._happens, self._number)
+                self.heap.at(coming[0], DELIVERY, self._happens, coming[1], self._number)
 
     def _rates(self) -> list[float]:
         now, capacity, uses = self.heap.now, dict[Hashable, float](), list[tuple[Hashable, ...]]()

@@ -12,6 +12,7 @@ from heapq import heappop, heappush
 from typing import Any
 
 from offbeat.core.errors import ContractError
+from offbeat.engines.outbox import Receivers
 
 FAULT, DELIVERY, ALARM, GRADIENT = range(4)
 """Kinds of events, in the order in which they come at one instant."""
@@ -32,25 +33,42 @@ class Heap:
         self.now, self._wave, self.number = 0.0, 0, 0
         self.void: set[int] = set()
         self.incarnation = [1] * agents  # how often each has begun; of the dead the negative number
-        self.events: list[tuple[float, int, int, int, int, int, Callable[..., None], tuple[Any, ...]]] = []
+        self._receivers: dict[tuple[int, ...], Receivers] = {}
+        self.events: list[tuple[float, int, int, int, int, Callable[..., None], tuple[Any, ...]]] = []
 
-    def at(self, time: float, priority: int, agent: int, call: Callable[..., None], *args: Any) -> None:
-        """Schedule call(agent, *args). Raises ContractError if the clock stands."""
+    def at(self, time: float, priority: int, call: Callable[..., None], *args: Any) -> None:
+        """Schedule call(*args), the first of which is the agent. Raises ContractError if the clock stands."""
         wave = self._wave + 1 if time <= self.now else 0
         if wave > WAVES:
             raise ContractError(
                 f"a million events at time {self.now:g} have caused one another: the clock stands."
             )
         self.number += 1
-        heappush(self.events, (time, wave, priority, self.number, agent, self.incarnation[agent], call, args))
+        heappush(self.events, (time, wave, priority, self.number, self.incarnation[args[0]], call, args))
+
+    def receivers(self, to: tuple[int, ...]) -> Receivers:
+        """Their present incarnations."""
+        if (found := self._receivers.get(to)) is None:
+            found = self._receivers[to] = tuple([(j, self.incarnation[j]) for j in to])
+        return found
+
+    def ends(self, agent: int) -> None:
+        """The agent's incarnation."""
+        self.incarnation[agent] = -abs(self.incarnation[agent])
+        self._receivers.clear()
+
+    def begins(self, agent: int) -> None:
+        """The agent's next incarnation."""
+        self.incarnation[agent] = 1 - self.incarnation[agent]
+        self._receivers.clear()
 
     def run(self, until: float) -> None:
         """Everything up to and including this time."""
-        events = self.events
+        events, incarnation = self.events, self.incarnation
         while events and events[0][0] <= until:
-            self.now, self._wave, priority, _, agent, begun, call, args = heappop(events)
-            if begun == self.incarnation[agent] or priority == FAULT:
-                call(agent, *args)
+            self.now, self._wave, priority, _, begun, call, args = heappop(events)
+            if begun == incarnation[args[0]] or priority == FAULT:
+                call(*args)
 
     def standstill(self, waiting: int, stepped: bool) -> str | None:
         """From when on nothing happens any more; None if something is scheduled for an agent that lives.
@@ -58,9 +76,9 @@ class Heap:
         So many versions of registers are `waiting` to be read. Where nobody stepped, or died, the algorithm's
         first handlers are to blame.
         """
-        for time, _, priority, number, agent, begun, _, _ in self.events:
+        for time, _, priority, number, begun, _, args in self.events:
             real = number not in self.void and time < math.inf
-            if real and (begun == self.incarnation[agent] or priority == FAULT):
+            if real and (begun == self.incarnation[args[0]] or priority == FAULT):
                 return None
         if max(self.incarnation) < 0:
             return "no agent is alive any more"

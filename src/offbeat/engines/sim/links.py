@@ -4,14 +4,24 @@
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 from offbeat.core.agent import Accumulate, Message, Publish
 from offbeat.core.system.streams import BufferedStream, Purpose, uniform
 from offbeat.core.vector import Scope, Vector
-from offbeat.engines.outbox import Compression, LateBound, Medium, Outbox, Register, Transmission
+from offbeat.engines.outbox import (
+    Compression,
+    LateBound,
+    Medium,
+    Outbox,
+    Receivers,
+    Register,
+    Transmission,
+    values_of,
+)
 from offbeat.engines.recorder import Recorder
 from offbeat.engines.sim.byzantine import Liar
 from offbeat.engines.sim.fair import FairNetwork
@@ -20,7 +30,6 @@ from offbeat.world.sending import senders
 from offbeat.world.world import World
 
 Deliver = Callable[[int, Transmission, Message], None]  # mail, to its receiver
-Receivers = Iterable[tuple[int, int]]  # agents, and which incarnation of each it is for
 
 
 def by_link(sent: Mapping[tuple[int, tuple[int, ...]], int]) -> dict[tuple[int, int], int]:
@@ -51,6 +60,8 @@ class Links:
         self.messages, self.bytes_sent = 0, 0  # of transmissions that have started
         self._carried = defaultdict[tuple[int, tuple[int, ...]], int](int)  # their bytes: sender, receivers
         self.compression = compression
+        # By message type: its number in the trace, and how its values are read.
+        self._kinds: dict[type, tuple[int, Callable[[Message], tuple[Any, ...]]]] = {}
         self.outbox = [Outbox(compression) for _ in agents]
         # what every reader of a register holds of it; and by reader, of what it has not read, the newest
         self.registers = defaultdict[Register, dict[int, LateBound]](partial(defaultdict, LateBound))
@@ -64,12 +75,10 @@ class Links:
 
     def give(self, sender: int, medium: Medium, to: tuple[int, ...], message: Message, letter: int) -> None:
         """Send something, or have it wait for the sender's link: as one, or for each receiver by itself."""
-        incarnation = self.heap.incarnation
-        copies: list[tuple[int, ...]] = [(j,) for j in to] if self.unicast else [to]
-        for each in copies:
-            lives = tuple([incarnation[j] for j in each])
-            item = Transmission(sender, medium, each, message, incarnations=lives, letter=letter, given_to=to)
-            outbox = self.outbox[sender]
+        outbox = self.outbox[sender]
+        for each in [(j,) for j in to] if self.unicast else (to,):
+            # (With names of fields this would take twice as long.)
+            item = Transmission(sender, medium, each, message, self.heap.receivers(each), letter, to)
             if not outbox.busy and self.compression is None:
                 outbox.busy = True  # nothing waits: it leaves at once, and is never in the queue
                 self._transmit(item)
@@ -107,42 +116,43 @@ class Links:
     # -- transmissions -----------------------------------------------------------------------------
 
     def _transmit(self, item: Transmission) -> None:
-        i, message, size = item.sender, item.message, 0
-        item.kind, item.start = self.recorder.kind(message), self.heap.now
-        for name in message.__dataclass_fields__:  # (for every message: `vectors` makes a dict)
-            v = getattr(message, name)
+        """It leaves: by flows of a fair network, or by its sender's server."""
+        i, to, now, size = item.sender, item.to, self.heap.now, self._measured(item)
+        item.start = now
+        self._carried[i, to] += size
+        if i in self._liars:
+            item.message = self._liars[i](item.message)
+        if self.fair is not None and size:
+            self.messages += len(to)
+            self.bytes_sent += size * len(to)
+            self.fair.begin(item, size, [next(self._time[i]) * size / self.model_bytes for _ in to])
+            return
+        self.messages += 1
+        self.bytes_sent += size
+        sender, work = self.senders[i], next(self._time[i]) * size / self.model_bytes if size else 0.0
+        if sender.uniform:
+            item.end = sender.sent(now, work)
+            self.heap.at(item.end, DELIVERY, self._arrive, i, item, item.receivers, True)
+        else:  # the earliest first
+            lives = dict(item.receivers)
+            item.end, instants = sender.instants(now, work, to, waits=item.medium is not Publish)
+            for instant, there in instants:
+                receivers = tuple([(j, lives[j]) for j in there])
+                self.heap.at(instant, DELIVERY, self._arrive, i, item, receivers, instant == item.end)
+        self.recorder.transmissions.append(now, item.end, i, item.kind, size)
+
+    def _measured(self, item: Transmission) -> int:
+        """How many bytes it has; what the trace says of it is noted."""
+        message, size = item.message, 0
+        if (known := self._kinds.get(type(message))) is None:
+            known = self._kinds[type(message)] = self.recorder.kind(message), values_of(type(message))
+        item.kind, values = known
+        for v in values(message):
             if isinstance(v, Vector):
                 size += v.nbytes
                 if item.version < 0 and v.stamp is not None:
                     item.version = v.stamp.version
-        if item.packed:
-            size = item.size
-        self._carried[i, item.to] += size
-        if i in self._liars:
-            item.message = self._liars[i](item.message)
-        if self.fair is not None and size:
-            self.messages += len(item.to)
-            self.bytes_sent += size * len(item.to)
-            self.fair.begin(item, size, [self._time[i]() * size / self.model_bytes for _ in item.to])
-        else:
-            self.messages += 1
-            self.bytes_sent += size
-            self._serve(item, size, self._time[i]() * size / self.model_bytes if size else 0.0)
-
-    def _serve(self, item: Transmission, size: int, work: float) -> None:
-        """The sender's server begins with it; its events are scheduled, the earliest first."""
-        i, now, sender = item.sender, item.start, self.senders[item.sender]
-        receivers = zip(item.to, item.incarnations, strict=True)
-        if sender.uniform:
-            item.end = sender.sent(now, work)
-            self.heap.at(item.end, DELIVERY, i, self._arrive, item, receivers, True)
-        else:
-            lives = dict(receivers)
-            item.end, instants = sender.instants(now, work, item.to, waits=item.medium is not Publish)
-            for instant, there in instants:
-                args = item, [(j, lives[j]) for j in there], instant == item.end
-                self.heap.at(instant, DELIVERY, i, self._arrive, *args)
-        self.recorder.transmissions.append(item.start, item.end, i, item.kind, size)
+        return item.size if item.packed else size
 
     def _flowed(self, item: Transmission, size: int, j: int, incarnation: int, last: bool) -> None:
         """In a fair network the flow to one receiver has ended."""
@@ -151,9 +161,9 @@ class Links:
         arrival = self.senders[i].arrives(now, j, waits=item.medium is not Publish)
         self._draw_loss(item)
         if arrival == now:
-            self._arrive(i, item, [(j, incarnation)], last)
+            self._arrive(i, item, ((j, incarnation),), last)
         else:
-            self.heap.at(arrival, DELIVERY, i, self._arrive, item, [(j, incarnation)], False)
+            self.heap.at(arrival, DELIVERY, self._arrive, i, item, ((j, incarnation),), False)
             if last:
                 self._free(i)
 
@@ -180,8 +190,10 @@ class Links:
                     arrived, held = self.arrived[j], readers[j]
                     arrived.pop(held, None)  # the newest is handed over last
                     arrived[held] = here
-        if free:
+        if free and self.outbox[sender].queue:
             self._free(sender)
+        elif free:
+            self.outbox[sender].busy = False
 
     def _free(self, sender: int) -> None:
         outbox = self.outbox[sender]

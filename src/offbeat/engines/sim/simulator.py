@@ -5,7 +5,7 @@ from functools import partial
 
 import numpy as np
 
-from offbeat.core.agent import Accumulate, Agent, Effect, Message
+from offbeat.core.agent import Accumulate, Agent, Effect, Message, Publish
 from offbeat.core.codecs import Codec
 from offbeat.core.forms import pin
 from offbeat.core.rules import Rule
@@ -58,9 +58,8 @@ class Simulator(Engine):
         self.heap, self.scope, self.alive = Heap(n), executor.scope, frozenset(range(n))
         initial = task.initial()
         size = sum(part.nbytes for part in initial)
-        mail = partial(self._deliver, events.MailReceived)
         compression = Compression.of(codec, new_agent())
-        self.links = Links(world, size, self.heap, self.recorder, self.scope, mail, compression)
+        self.links = Links(world, size, self.heap, self.recorder, self.scope, self._deliver, compression)
         self._rng = [python_stream(seed, Purpose.ALGORITHM, i) for i in range(n)]
         delays = [world.compute_delay(i) for i in range(n)]
         self._compute_time = [BufferedStream(delays[i].draw, seed, Purpose.COMPUTE, i) for i in range(n)]
@@ -83,7 +82,7 @@ class Simulator(Engine):
     def start(self) -> None:
         """Schedule the faults and start every agent."""
         for crash in self.world.crashes:
-            self.heap.at(crash.at, FAULT, crash.agent, self._crash, crash.until)
+            self.heap.at(crash.at, FAULT, self._crash, crash.agent, crash.until)
         with self.scope:
             for actor in self.actors:
                 actor.handle(events.Started(self.heap.now, actor.me))
@@ -138,32 +137,33 @@ class Simulator(Engine):
 
     def compute(self, actor: Actor, x: Vector) -> None:
         i, now = actor.me, self.heap.now
-        self.executor.request(i, x, self._minibatch[i]())
-        end = finish(now, self._compute_time[i](), self._slowdowns[i])
-        self.heap.at(end, GRADIENT, i, self._gradient, now)
+        self.executor.request(i, x, next(self._minibatch[i]))
+        end = finish(now, next(self._compute_time[i]), self._slowdowns[i])
+        self.heap.at(end, GRADIENT, self._gradient, i, now)
 
     def give(self, actor: Actor, medium: Medium, to: tuple[int, ...], message: Message) -> None:
         self.links.give(actor.me, medium, to, message, actor.letter if medium is Accumulate else -1)
 
     def alarm(self, actor: Actor, after: float, name: str) -> None:
-        self.heap.at(self.heap.now + after, ALARM, actor.me, self._ring, name)
+        self.heap.at(self.heap.now + after, ALARM, self._ring, actor.me, name)
 
     # -- events ------------------------------------------------------------------------------------
 
     def _gradient(self, i: int, start: float) -> None:
         if self.links.arrived[i]:
             for item, message in self.links.read(i):
-                self._deliver(events.RegisterRead, i, item, message)
+                self._deliver(i, item, message)
         actor, now, g = self.actors[i], self.heap.now, self.executor.resolve(i)
         actor.at = None
-        actor.handle(events.GradientDone(now, i, actor.steps, start, now), g)
+        actor.handle(tuple.__new__(events.GradientDone, (now, i, actor.steps, start, now)), g)
 
-    def _deliver(self, kind: type[events.Heard], i: int, item: Transmission, message: Message) -> None:
-        source = item.sender
-        fields = self.heap.now, i, source, item.kind, item.version, item.start, item.end
-        event = tuple.__new__(kind, fields)  # called for every message: kind(*fields) takes twice as long
+    def _deliver(self, i: int, item: Transmission, message: Message) -> None:
+        now, source = self.heap.now, item.sender
+        kind = events.RegisterRead if item.medium is Publish else events.MailReceived
+        fields = now, i, source, item.kind, item.version, item.start, item.end
+        event = tuple.__new__(kind, fields)  # kind(*fields) takes twice as long
         if item.letter >= 0 and item.letter != item.version:
-            self.recorder.event(events.SumEnds(self.heap.now, i, source, item.letter))
+            self.recorder.event(events.SumEnds(now, i, source, item.letter))
         self.actors[i].handle(event, source, message)
 
     def _ring(self, i: int, name: str) -> None:
@@ -171,13 +171,13 @@ class Simulator(Engine):
 
     def _crash(self, i: int, until: float | None) -> None:
         self.recorder.event(events.Crashed(self.heap.now, i))
-        self.heap.incarnation[i] = -abs(self.heap.incarnation[i])
+        self.heap.ends(i)
         self.alive -= {i}
         self.actors[i].at = None
         self.executor.cancel(i)
         self.links.forget(i)
         if until is not None and self.returns:
-            self.heap.at(until, FAULT, i, self._return)
+            self.heap.at(until, FAULT, self._return, i)
         self._tell_neighbours(i)
 
     def _return(self, i: int) -> None:
@@ -185,7 +185,7 @@ class Simulator(Engine):
         living = [j for j in self.topology.peers(i) if j in self.alive]
         actor, donor = self.actors[i], self.actors[[*living, *sorted(self.alive), i][0]]
         round_, x, version = donor.agent.round, donor.model, donor.version
-        self.heap.incarnation[i] = 1 - self.heap.incarnation[i]
+        self.heap.begins(i)
         self.alive |= {i}
         agent = actor.agent = self._joined(i, x)
         agent.round = round_

@@ -52,8 +52,8 @@ class Link:
         if self.world.sending != "unicast":
             self.outbox.put(item)
             return
-        for j, incarnation in zip(item.to, item.incarnations, strict=True):
-            self.outbox.put(replace(item, to=(j,), incarnations=(incarnation,), given_to=item.to))
+        for j, incarnation in item.receivers:
+            self.outbox.put(replace(item, to=(j,), receivers=((j, incarnation),), given_to=item.to))
 
     def advance(self, now: float) -> list[tuple[Transmission, list[int], bool]]:
         """What has arrived by now, at whom, and whether its transmission has ended with that; whatever waits

@@ -142,8 +142,8 @@ class Performer:
     def give(self, actor: Actor, medium: Medium, to: tuple[int, ...], message: Message) -> None:
         if self.transport is None or (medium is Publish and self._at_once(message)):
             return  # it has been placed
-        lives, membership = tuple(self.transport.alive.get(j, 0) for j in to), self.transport.membership
-        item = Transmission(self.me, medium, to, message, incarnations=lives, membership=membership)
+        receivers = tuple([(j, self.transport.alive.get(j, 0)) for j in to])
+        item = Transmission(self.me, medium, to, message, receivers, membership=self.transport.membership)
         if medium is Accumulate:
             item.letter = actor.letter
         now = self.clock.now()
@@ -225,9 +225,9 @@ class Performer:
                     placed = Placed.of(register, item.message, receivers)
                 placed.finish(self._tag(item))
             return
-        for j, incarnation in zip(item.to, item.incarnations, strict=True):
+        for j, incarnation in item.receivers:
             if j in to:
-                self._post(j, replace(item, to=(j,), incarnations=(incarnation,)))
+                self._post(j, replace(item, to=(j,), receivers=((j, incarnation),)))
 
     def _post(self, to: int, item: Transmission) -> None:
         """Mail that has left, for one receiver. What is added to what waits for it is, behind a link, a sum
@@ -245,7 +245,7 @@ class Performer:
     def _mail(self, item: Transmission, to: int) -> bool:
         """Put a letter into a mailbox; False if there is no room yet."""
         assert self.transport is not None
-        if item.incarnations != (self.transport.alive.get(to, 0),):
+        if item.receivers != ((to, self.transport.alive.get(to, 0)),):
             return True  # it was for a former incarnation
         return self.transport.post(to, item.message, self._tag(item), item.packed)
 
