@@ -17,7 +17,7 @@ from offbeat.core.agent import Agent
 from offbeat.core.forms import larger, pin, total
 from offbeat.core.rules import SGD
 from offbeat.core.vector import Vector
-from offbeat.engines.sim.ahead import mailing
+from offbeat.engines.sim.ahead import discovered, mailing
 from offbeat.engines.sim.ahead.instants import NoTimetable
 from offbeat.engines.sim.ahead.machine import BEGIN, COMPUTED, Machine
 from offbeat.engines.sim.ahead.mailing import MailRun
@@ -109,7 +109,7 @@ def test_what_is_no_such_run_goes_by_the_heap() -> None:
 
 def test_where_most_of_what_agents_do_is_new_it_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     made = job("adpsgd", topology="complete", agents=12)
-    monkeypatch.setattr(mailing, "WORTH", (100, 50))
+    monkeypatch.setattr(discovered, "WORTH", (100, 50))
     engine = engines([made])[0]
     with pytest.raises(NoTimetable):
         engine.start()

@@ -68,7 +68,7 @@ def questions(run: MailRun) -> Iterator[Asked | Drawn]:
     """All that was asked in a run."""
     nodes = [
         node
-        for machine in run._machines
+        for machine in run.discovered.machines
         for state in machine._states.values()
         for node in state.after.values()
     ]

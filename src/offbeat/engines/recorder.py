@@ -72,6 +72,14 @@ class Recorder:
         if self.summary is not None and self.written >= self._part:
             self.traced()
 
+    def add(self, packed: Iterable[bytes], written: int) -> None:
+        """Rows of each table, as they lie in memory; so many were written in all."""
+        for rows, more in zip(self.tables, packed, strict=True):
+            rows.packed += more
+        self.written = written
+        if self.summary is not None and written >= self._part:
+            self.traced()
+
     def traced(self) -> Trace | TraceSummary:
         """What was collected so far: the trace, or its summary."""
         trace = self.trace()

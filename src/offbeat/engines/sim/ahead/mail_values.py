@@ -1,6 +1,7 @@
 """The values that agents who mail one another make: step by step in a pool, a row for each that is needed."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -35,15 +36,29 @@ class Made:
         self.numbers = np.array(most, dtype=np.int64) + 1
 
 
+@dataclass(frozen=True)
+class Noted:
+    """What is to be made: so many values, with those that there are. Of each step what makes it, its first
+    value and, step after step, the values and the coefficients that it knows; of each gradient which value it
+    is, where it is taken, before which step, and whose it is.
+    """
+
+    many: int
+    steps: Ints
+    first: Ints
+    known: Ints
+    taken: Ints
+    asked: Ints
+    at: Ints
+    agent: Ints
+    coefficients: Floats
+
+
 class MailValues:
-    """Steps are noted, with the values that they know, and made later. Raises NoTimetable where gradients are
-    not compiled.
+    """Makes them. Raises NoTimetable where gradients are not compiled.
 
     Args:
         done: what handlers make, as far as it is known; there will be more
-
-    Attributes:
-        many: how many values there are
     """
 
     def __init__(self, task: Task, n: int, seed: int, done: Sequence[Done]) -> None:
@@ -56,34 +71,6 @@ class MailValues:
         self._samples = [BufferedStream(partial(task.draw, i), seed, Purpose.DATA, i) for i in range(n)]
         self._done, self._made = done, Made(())
         self._row, self._free, self._rows = np.arange(2), list[int](), 2
-        self._anew(2)
-
-    def _anew(self, many: int) -> None:
-        self.many, self._steps, self._first, self._known = many, list[int](), list[int](), list[int]()
-        self._taken, self._asked, self._agents = list[int](), list[int](), list[int]()
-        self._at, self._coefficients = list[int](), list[float]()
-
-    # -- what is noted -----------------------------------------------------------------------------
-
-    def gradient(self, agent: int, asked: int) -> int:
-        """An agent's gradient at that value."""
-        made = self.many
-        self._taken.append(made)
-        self._asked.append(asked)
-        self._agents.append(agent)
-        self._at.append(len(self._steps))
-        self.many = made + 1
-        return made
-
-    def step(self, done: int, known: Sequence[int], forms: int, coefficients: Sequence[float] = ()) -> range:
-        """The values that a handler makes of these, with the coefficients that vary."""
-        made = self.many
-        self._steps.append(done)
-        self._known += known
-        self._coefficients += coefficients
-        self._first.append(made)
-        self.many = made + forms
-        return range(made, self.many)
 
     # -- what is made ------------------------------------------------------------------------------
 
@@ -91,29 +78,28 @@ class MailValues:
         """These values, [m, P]."""
         return (self._pool.index_select(0, torch.from_numpy(self._row[values])),)
 
-    def make(self, held: Sequence[list[int]]) -> None:
-        """All that was noted. Of the values only those that are held are there afterwards: by new numbers."""
+    def make(self, noted: Noted, held: Ints) -> tuple[Ints, int]:
+        """Of the values only those that are held are there afterwards: their new numbers, and how many."""
         if len(self._made.known) < len(self._done):
             self._made = Made(self._done)
-        steps, first = np.array(self._steps, dtype=np.int64), np.array(self._first, dtype=np.int64)
-        at, taken, asked = (np.array(each, dtype=np.int64) for each in (self._at, self._taken, self._asked))
+        steps, first, at, taken, asked = noted.steps, noted.first, noted.at, noted.taken, noted.asked
         made, total = self._made, len(steps)
         step, form = ranges(made.forms[steps], made.forms[steps + 1])
         value = first[step] + form - made.forms[steps[step]]
         which, term = ranges(made.terms[form], made.terms[form + 1])
-        source = self._sources(steps, first, step[which], made.place[term])
-        scale = self._scales(steps, step[which], term)
-        last = np.zeros(self.many, dtype=np.int64)  # the step after which a value is not needed
+        source = self._sources(noted, step[which], made.place[term])
+        scale = self._scales(noted, step[which], term)
+        last = np.zeros(noted.many, dtype=np.int64)  # the step after which a value is not needed
         np.maximum.at(last, source, step[which])
         np.maximum.at(last, value, step)
         np.maximum.at(last, asked, at)
         np.maximum.at(last, taken, at)
-        kept = np.unique(np.array([INITIAL, NONE, *[v for each in held for v in each]]))
+        kept = np.unique(np.append(held, (INITIAL, NONE)))
         last[kept] = total + 1
         row = self._give_rows(np.concatenate([taken, value]), np.concatenate([at, step]), last, total)
         begin = begin_of(np.diff(made.forms)[steps])
         forms = kernel.Forms(row[value], begin_of(np.diff(made.terms)[form]), row[source], scale)
-        index = [self._samples[i]() for i in self._agents]
+        index = [self._samples[i]() for i in noted.agent.tolist()]
         m = len(taken)
         program = kernel.Program(
             row[asked], np.ascontiguousarray(np.stack(index), np.int64) if m else np.zeros((0, 1), np.int64),
@@ -123,31 +109,28 @@ class MailValues:
         if (m or len(value)) and not kernel.steps(self._native, self._pool, program):
             raise NoTimetable
         self._row = row[kept]
-        number = dict(zip(kept.tolist(), range(len(kept)), strict=True))
-        for each in held:
-            each[:] = [number[v] for v in each]
-        self._anew(len(kept))
+        return np.searchsorted(kept, held), len(kept)
 
-    def _sources(self, steps: Ints, first: Ints, step: Ints, place: Ints) -> Ints:
+    def _sources(self, noted: Noted, step: Ints, place: Ints) -> Ints:
         """Of terms of these steps, the values: known before, made in the step, or zero."""
-        known = self._made.known[steps]
+        known, first = self._made.known[noted.steps], noted.first
         begin, before = begin_of(known)[:-1], (place >= 0) & (place < known[step])
         source = first[step] + place - known[step]
-        source[before] = np.array(self._known, dtype=np.int64)[begin[step[before]] + place[before]]
+        source[before] = noted.known[begin[step[before]] + place[before]]
         source[place == NOTHING] = NONE
         return source
 
-    def _scales(self, steps: Ints, step: Ints, term: Ints) -> Floats:
+    def _scales(self, noted: Noted, step: Ints, term: Ints) -> Floats:
         """Of terms of these steps, with what: always the same, or what was noted."""
         scale, which = self._made.scale[term], self._made.varies[term]
         varies = which != NOTHING
-        begin = begin_of(self._made.numbers[steps])[step[varies]]
-        scale[varies] = np.array(self._coefficients, dtype=np.float64)[begin + which[varies]]
+        begin = begin_of(self._made.numbers[noted.steps])[step[varies]]
+        scale[varies] = noted.coefficients[begin + which[varies]]
         return scale
 
     def _give_rows(self, values: Ints, born: Ints, last: Ints, total: int) -> Ints:
         """A row for each value: those of what is not needed any more are given to others."""
-        row = np.zeros(self.many, dtype=np.int64)
+        row = np.zeros(len(last), dtype=np.int64)
         row[: len(self._row)] = self._row
         rows, free = row.tolist(), self._free
         order, over = np.argsort(born, kind="stable"), np.argsort(last, kind="stable")

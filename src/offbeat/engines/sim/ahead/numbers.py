@@ -2,19 +2,66 @@
 what is asked of them a question for the run. Both do what the handler does, operation by operation.
 """
 
-from collections.abc import Callable, Sequence
+import struct
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from math import inf, nan
+from random import Random
 from typing import Any
 
 from offbeat.core.vector import Vector, form
 from offbeat.engines.sim.ahead.placeholders import NotLinear
 
-Function = Callable[[float, Sequence[float]], Any]
-"""Of the time, and of the numbers that an agent has."""
+SIGNS = "+", "-", "*", "/", "**", "max", "neg", "<", "<=", ">", ">=", "==", "!=", "constant"
+"""Operations, as `mailing.c` numbers them."""
 DRAWS = "choice", "randrange", "randint", "getrandbits"
 """What may be drawn: numbers that repeat themselves."""
+
+EXACT = 2**53
+"""As far as floats have all whole numbers."""
+
+Line = tuple[str, str, str]
+"""A sign and its operands, by name: t, the time; N[k], a number that the agent has; nk, what line k makes; or
+a constant. Without a second operand that is empty.
+"""
+
+
+@dataclass(frozen=True)
+class Function:
+    """Of the time, and of the numbers that an agent has: of each of some groups of numbers a tuple. When it is
+    called Python computes them; `words` are for compiled code.
+    """
+
+    lines: tuple[Line, ...]
+    groups: tuple[tuple[str, ...], ...]
+    constants: Mapping[str, float] = field(hash=False, compare=False)
+
+    def __call__(self, now: float, numbers: Sequence[float]) -> Any:
+        return _compiled(self.lines, self.groups)(now, numbers)
+
+    @property
+    def words(self) -> list[int]:
+        """How many operations; of each its sign, two operands, and whether it may count with whole numbers,
+        which Python does exactly; how many results there are, and which. An operand is -1: the time, -2 - k:
+        N[k], or k: what operation k makes.
+        """
+        words, at, whole = list[int](), {"t": -1}, {"t": False}
+        wanted = [name for _, *names in self.lines for name in names] + [n for g in self.groups for n in g]
+        for name in dict.fromkeys(wanted):
+            if name in self.constants:
+                value = self.constants[name]
+                at[name], whole[name] = len(words) // 4, type(value) is not float
+                words += (SIGNS.index("constant"), *struct.unpack("<q", struct.pack("<d", value)), 0, 0)
+            elif name.startswith("N"):
+                at[name], whole[name] = -2 - int(name[2:-1]), True  # it may be one
+        for k, (sign, a, b) in enumerate(self.lines):
+            name = f"n{k}"
+            exact = sign != "max" and whole[a] and whole[b or a]
+            words += (SIGNS.index(sign), at[a], at[b or a], exact and sign != "/")
+            at[name], whole[name] = len(words) // 4 - 1, sign != "/" and (whole[a] or whole[b or a])
+        results = [at[name] for group in self.groups for name in group]
+        return [len(words) // 4, *words, len(results), *results]
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,22 +71,30 @@ class Drawn:
     method: str
     args: tuple[Any, ...]
     after: dict[Any, Any] = field(default_factory=dict)
+    known: list[Any] = field(default_factory=list)
 
-    def answer(self, rng: Any, now: float, numbers: Sequence[float]) -> Any:
+    def draw(self, rng: Random) -> int:
+        """Which number it is, of those that are known."""
+        drawn = getattr(rng, self.method)(*self.args)
+        if drawn not in self.known:
+            self.known.append(drawn)
+        return self.known.index(drawn)
+
+    def value(self, which: int) -> Any:
         """That number."""
-        return getattr(rng, self.method)(*self.args)
+        return self.known[which]
 
 
 @dataclass(frozen=True, eq=False)
 class Asked:
-    """What happens next depends on whether this holds."""
+    """What happens next depends on whether this holds: the one result of a program."""
 
-    holds: Function
+    words: Sequence[int]
     after: dict[Any, Any] = field(default_factory=dict)
 
-    def answer(self, rng: Any, now: float, numbers: Sequence[float]) -> Any:
-        """Whether it does; numpy's numbers, as a world may have, give numpy's answers."""
-        return bool(self.holds(now, numbers))
+    def value(self, holds: int) -> bool:
+        """Whether it does."""
+        return bool(holds)
 
 
 Question = Drawn | Asked
@@ -58,7 +113,8 @@ class Program:
     """
 
     def __init__(self, numbers: int, answers: Sequence[Any], ask: Callable[[Question], Any]) -> None:
-        self._answers, self._ask, self._lines, self._held = [*answers], ask, list[str](), dict[str, bool]()
+        self._answers, self._ask, self._lines, self._held = [*answers], ask, list[Line](), dict[Line, bool]()
+        self._constants = dict[str, float]()
         self.now = Number(self, "t")
         self.numbers = [Number(self, f"N[{k}]") for k in range(numbers)]
 
@@ -66,17 +122,18 @@ class Program:
         """The answer."""
         return self._answers.pop(0) if self._answers else self._ask(question())
 
-    def holds(self, what: str) -> bool:
+    def holds(self, sign: str, left: "Number", right: Any) -> bool:
         """The answer to whether it does: asked once."""
-        if what not in self._held:
-            self._held[what] = self.ask(lambda: Asked(_compiled(tuple(self._lines), what)))
-        return self._held[what]
+        line = sign, left.name, self.name(right)
+        if line not in self._held:
+            asked = Function((*self._lines, line), ((f"n{len(self._lines)}",),), self._constants)
+            self._held[line] = self.ask(lambda: Asked(asked.words))
+        return self._held[line]
 
-    def made(self, how: str) -> "Number":
+    def made(self, sign: str, left: Any, right: Any = None) -> "Number":
         """One more number."""
-        name = f"n{len(self._lines)}"
-        self._lines.append(f"{name} = {how}")
-        return Number(self, name)
+        self._lines.append((sign, self.name(left), "" if right is None else self.name(right)))
+        return Number(self, f"n{len(self._lines) - 1}")
 
     def known(self, number: float) -> "Number":
         """One that is known here, and will not be later."""
@@ -88,22 +145,35 @@ class Program:
             return number.name
         if type(number) not in (int, float, bool):
             raise NotLinear("it computes with a number of an unusual type")
-        return f"({number!r})"
+        if abs(number) > EXACT and type(number) is int:
+            raise NotLinear("it computes with a whole number that is too large for a float")
+        name = f"({number!r})"
+        self._constants[name] = number
+        return name
 
     def function(self, *groups: Sequence[Any]) -> Function:
         """Of each of these groups of numbers a tuple."""
-        rows = ["".join([f"{self.name(number)}, " for number in each]) for each in groups]
-        return _compiled(tuple(self._lines), "".join([f"({row}), " for row in rows]))
+        return Function(
+            tuple(self._lines), tuple([tuple(map(self.name, each)) for each in groups]), self._constants
+        )
 
 
 @lru_cache(maxsize=4096)
-def _compiled(lines: tuple[str, ...], what: str) -> Function:
+def _compiled(lines: tuple[Line, ...], groups: tuple[tuple[str, ...], ...]) -> Callable[..., Any]:
     """That, as a function."""
-    source = "\n ".join(["def function(t, N):", *lines, f"return {what}"])
+    body = [f"n{k} = {_written(*line)}" for k, line in enumerate(lines)]
+    rows = ["".join([f"{name}, " for name in each]) for each in groups]
+    body.append("return " + "".join([f"({row}), " for row in rows]))
     made: dict[str, Any] = {"inf": inf, "nan": nan}
-    exec(compile(source, "<numbers>", "exec"), made)
-    function: Function = made["function"]
+    exec(compile("\n ".join(["def function(t, N):", *body]), "<numbers>", "exec"), made)
+    function: Callable[..., Any] = made["function"]
     return function
+
+
+def _written(sign: str, left: str, right: str) -> str:
+    if sign == "max":
+        return f"max({left}, {right})"
+    return f"-{left}" if sign == "neg" else f"{left} {sign} {right}"
 
 
 class Stream:
@@ -120,15 +190,14 @@ class Stream:
 
 def _binary(sign: str, turned: bool = False) -> Callable[["Number", Any], Any]:
     def made(self: "Number", other: Any) -> "Number":
-        pair = self.name, self.program.name(other)
-        return self.program.made(f" {sign} ".join(pair[::-1] if turned else pair))
+        return self.program.made(sign, *((other, self) if turned else (self, other)))
 
     return made
 
 
 def _asked(sign: str) -> Callable[["Number", Any], Any]:
     def answer(self: "Number", other: Any) -> bool:
-        return self.program.holds(f"{self.name} {sign} {self.program.name(other)}")
+        return self.program.holds(sign, self, other)
 
     return answer
 
@@ -159,13 +228,13 @@ class Number:
 
     def larger(self, other: Any) -> "Number":
         """See `offbeat.core.forms.larger`."""
-        return self.program.made(f"max({self.program.name(other)}, {self.name})")
+        return self.program.made("max", other, self)
 
     def __neg__(self) -> "Number":
-        return self.program.made(f"-{self.name}")
+        return self.program.made("neg", self)
 
     def __bool__(self) -> bool:
-        return self.program.holds(f"{self.name} != 0")
+        return self.program.holds("!=", self, 0)
 
     def _refuse(self, *_: Any) -> Any:
         raise NotLinear("it looks at the time, or at what follows from it, otherwise than to count with it")

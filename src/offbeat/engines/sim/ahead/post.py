@@ -1,97 +1,71 @@
-"""Letters that wait for their sender's link, and versions of registers that wait for their readers: as in the
-simulator (`offbeat.engines.outbox`, `offbeat.engines.sim.links`).
+"""What a world does to gradients and letters, for the events that ask (`loop`): how long they take, when and
+by whom they are lost.
 """
 
-from collections import deque
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from itertools import islice
 
-from offbeat.core.system.streams import BufferedStream, Purpose, uniform
-from offbeat.world.sending import Sender
+from offbeat.core.system.streams import CHUNK, BufferedStream, Purpose, uniform
+from offbeat.world.changes import finish
+from offbeat.world.sending import senders, slowdowns
 from offbeat.world.world import World
 
-
-@dataclass(slots=True, eq=False)
-class Letter:
-    """To whom it is, of which type, how many bytes, of which version; its values, and its numbers; when it
-    left. Of a version of a register also all that it was given to, and who loses it, once that is drawn.
-    """
-
-    to: tuple[int, ...]
-    kind: type
-    size: int
-    version: int
-    values: list[int]
-    numbers: Sequence[float]
-    start: float = -1.0
-    given_to: tuple[int, ...] = ()
-    missed: frozenset[int] | None = None
-
-    def takes(self, newer: "Letter") -> None:
-        """While it waits the newest version takes its place."""
-        self.version, self.values, self.numbers = newer.version, newer.values, newer.numbers
-
-
-Place = tuple[type, tuple[int, ...], tuple[int, ...]]
-"""What versions of a register share that wait for their sender's link: type, receivers, whom it was given."""
-Register = tuple[int, type, tuple[int, ...]]
-"""Its sender, the type of its versions, and its readers."""
+COMPUTES, SENDS = range(2)  # what takes time
 
 
 class Post:
-    """All agents' outboxes, and what each has not read yet."""
+    """That of a run.
 
-    def __init__(self, world: World, senders: Sequence[Sender]) -> None:
-        self._senders, self._lossy, agents = senders, world.lossy, range(len(senders))
-        self._busy, self._outbox = [False for _ in agents], [deque[Letter]() for _ in agents]
-        self._waiting = [dict[Place, Letter]() for _ in agents]  # of the outbox, versions of registers
-        self._lost = [BufferedStream(uniform, world.seed, Purpose.LOSS, i) for i in agents]
-        self._unread = [dict[Register, tuple[Letter, float]]() for _ in agents]  # and when it came
+    Args:
+        around: who is around each agent: they are known by their places there, receivers by their places
+            among those of a letter
 
-    def put(self, i: int, letter: Letter) -> bool:
-        """An agent gives it away: whether it leaves at once. Else it waits, of a register the newest."""
-        if not self._busy[i]:
-            self._busy[i] = True
-            return True
-        if letter.given_to:
-            older = self._waiting[i].setdefault((letter.kind, letter.to, letter.given_to), letter)
-            if older is not letter:
-                older.takes(letter)
-                return False
-        self._outbox[i].append(letter)
-        return False
+    Attributes:
+        back: the place of an agent among those whom each of these sees (-1: it does not see it)
+        slow: which agents are slowed down when they compute, and when they send
+        unicast, lossy: see `World`; uniform, cuts, bandwidth: see `Sender`
+    """
 
-    def following(self, i: int) -> Letter | None:
-        """An agent's link is free: what leaves next, if anything waits."""
-        outbox = self._outbox[i]
-        if not outbox:
-            self._busy[i] = False
-            return None
-        letter = outbox.popleft()
-        if letter.given_to:
-            del self._waiting[i][letter.kind, letter.to, letter.given_to]
-        return letter
+    def __init__(self, world: World, around: Sequence[Sequence[int]], model_bytes: int) -> None:
+        seed, agents = world.seed, range(len(around))
+        self.around, self.model_bytes = around, model_bytes
+        self._place = [{j: place for place, j in enumerate(row)} for row in around]
+        self.back = [[self._place[j].get(i, -1) for j in row] for i, row in enumerate(around)]
+        self._senders = senders(world, agents)
+        self._slow = [slowdowns(world, i, sends=False) for i in agents]
+        self.slow = [bool(each) for each in self._slow], [bool(each.slowdowns) for each in self._senders]
+        self.unicast, self.lossy = world.sending == "unicast", bool(world.lossy)
+        self.uniform, self.cuts = self._senders[0].uniform, bool(self._senders[0].cuts)
+        self.bandwidth = self._senders[0].bandwidth.usual
+        drawn = (Purpose.COMPUTE, world.compute_delay), (Purpose.COMMUNICATION, world.communication_delay)
+        self._delays = [[BufferedStream(of(i).draw, seed, why, i) for i in agents] for why, of in drawn]
+        self._lost = [BufferedStream(uniform, seed, Purpose.LOSS, i) for i in agents]
 
-    def leave(self, i: int, letter: Letter, there: Iterable[int], now: float) -> None:
-        """A version of a register is with these readers, but for those that lose it."""
-        sender = self._senders[i]
-        if self._lossy and letter.missed is None:
-            letter.missed = sender.missing(letter.to, self._lost[i])
-        missed, register = letter.missed or (), (i, letter.kind, letter.given_to)
-        for j in there:
-            if j not in missed and not (sender.cuts and sender.parted(j, now)):
-                self._unread[j].pop(register, None)  # the newest is handed over last
-                self._unread[j][register] = letter, now
+    def delays(self, which: int, i: int) -> list[float]:
+        """The next ones of an agent's gradients, or transmissions: as many as are drawn at once."""
+        return [*islice(self._delays[which][i], CHUNK)]
 
-    def read(self, i: int) -> Iterable[tuple[Register, tuple[Letter, float]]]:
-        """What is new to an agent, the oldest first."""
-        unread = self._unread[i]
-        if not unread:
-            return ()
-        self._unread[i] = {}
-        return unread.items()
+    def ends(self, which: int, i: int, start: float, work: float) -> float:
+        """When one of that length is over."""
+        if which == COMPUTES:
+            return finish(start, work, self._slow[i])
+        return self._senders[i].sent(start, work)
 
-    def letters(self) -> list[Letter]:
-        """All that wait."""
-        letters = [letter for outbox in self._outbox for letter in outbox]
-        return letters + [letter for unread in self._unread for letter, _ in unread.values()]
+    def instants(
+        self, i: int, to: Sequence[int], waits: bool, start: float, work: float
+    ) -> tuple[float, list[tuple[float, list[int]]]]:
+        """When the link is free of a transmission, and who has it when: see `Sender.instants`."""
+        receivers = [self.around[i][place] for place in to]
+        which = {j: k for k, j in enumerate(receivers)}
+        end, instants = self._senders[i].instants(start, work, receivers, waits=waits)
+        return end, [(instant, [which[j] for j in there]) for instant, there in instants]
+
+    def lost(self, i: int, to: Sequence[int]) -> list[int]:
+        """Which receivers lose a version of a register."""
+        receivers = [self.around[i][place] for place in to]
+        missing = self._senders[i].missing(receivers, self._lost[i])
+        return [k for k, j in enumerate(receivers) if j in missing]
+
+    def parted(self, i: int, place: int, now: float) -> bool:
+        """Whether a cut parts an agent from that one around it."""
+        return self._senders[i].parted(self.around[i][place], now)

@@ -1,0 +1,157 @@
+"""What agents make at their events, found out as a run gets there (`machine`), and told to its events (`loop`)."""
+
+from collections.abc import Callable, Sequence
+from itertools import chain
+from random import Random
+from typing import Any, cast
+
+from offbeat.core.agent import Agent, View
+from offbeat.core.rules import Rule
+from offbeat.engines.sim.ahead.instants import NoTimetable
+from offbeat.engines.sim.ahead.loop import BEGIN, COMPUTED, KINDS, LETTERS, Loop
+from offbeat.engines.sim.ahead.machine import BEGIN as BEGINS
+from offbeat.engines.sim.ahead.machine import COMPUTED as IS_COMPUTED
+from offbeat.engines.sim.ahead.machine import Done, Machine, Mail, State, What
+from offbeat.engines.sim.ahead.numbers import Drawn, Question
+from offbeat.engines.sim.ahead.placeholders import NotLinear
+from offbeat.engines.sim.ahead.rhythm import seen
+
+WORTH = 2000, 4
+"""So much is found out about what agents do; from then on more only while that is less than one in so many of
+the events: else it does not pay.
+"""
+
+
+class Discovered:
+    """That of all agents of a run, one machine for all that see the same of the graph.
+
+    Attributes:
+        machines: of each agent
+        around: who is around each, in the order in which its machine has them by other names
+        done: all that handlers make, as far as it is known
+        kinds: types of messages, by their numbers
+    """
+
+    def __init__(
+        self, new_agent: Callable[[], Agent], new_rule: Callable[[], Rule], views: Sequence[View],
+        rngs: Sequence[Random],
+    ) -> None:  # fmt: skip
+        self.machines, self.around, self.done = list[Machine](), list[list[int]](), list[Done]()
+        self.kinds, self._names, self._rngs = list[type](), list[list[int]](), rngs
+        known = dict[Any, tuple[Machine, list[int]]]()
+        everybody = [*range(len(views))] if new_agent().beyond_graph else None
+        for i, view in enumerate(views):
+            shape, around = seen(i, view, everybody)
+            if shape not in known:
+                known[shape] = Machine(new_agent, new_rule, i, len(views), view, self.done), around
+            machine, names = known[shape]
+            self.machines.append(machine)
+            self._names.append(names)
+            self.around.append(around)
+        self._holders, self._places = list[State | Question](), dict[State | Question, int]()
+        self._questions = list[Question]()  # as the events number them
+
+    @property
+    def starts(self) -> list[int]:
+        """The place of the state in which each begins."""
+        return [self._place(machine.start) for machine in self.machines]
+
+    def _place(self, holder: State | Question) -> int:
+        if holder not in self._places:
+            self._places[holder] = len(self._holders)
+            self._holders.append(holder)
+        return self._places[holder]
+
+    def _what(self, i: int, code: int) -> What:
+        """What happens to an agent, as its machine has it."""
+        if code < LETTERS:
+            return {BEGIN: BEGINS, COMPUTED: IS_COMPUTED}[code]
+        place, kind = divmod((code - LETTERS) // 2, KINDS)
+        return self._names[i][place], self.kinds[kind], bool((code - LETTERS) % 2)
+
+    def draw(self, i: int, number: int) -> int:
+        """The number of the answer to a question, which is drawn."""
+        question = self._questions[number]
+        assert isinstance(question, Drawn)
+        return question.draw(self._rngs[i])
+
+    def found(self, loop: Loop, i: int, code: int, answers: Sequence[int]) -> int:
+        """The number of what a handler makes where that is not known after these answers: it is read. Raises
+        NoTimetable where that cannot be, or does not pay.
+        """
+        state, what = self._holders[loop.place(i)], self._what(i, code)
+        assert isinstance(state, State)
+        holder, key, edge, known = cast(State | Question, state), cast(Any, what), code, list[Any]()
+        for edge in answers:
+            question = holder.after[key]
+            assert isinstance(question, Question)
+            holder, key = question, question.value(edge)
+            known.append(key)
+
+        def ask(question: Question) -> Any:
+            """What is asked on the way to it is what comes first, from now on."""
+            nonlocal holder, key, edge
+            answer = self._answer(loop, i, question)
+            self._leads(loop, holder, key, edge, question)
+            holder, key, edge = question, question.value(answer), answer
+            return key
+
+        try:
+            done = self.machines[i].look(state, what, known, ask)
+        except (NotLinear, ArithmeticError):  # the simulator calls the handler, and says what is wrong
+            raise NoTimetable from None
+        loop.made(self._words(i, done))
+        self._leads(loop, holder, key, edge, done)
+        if len(self.done) > WORTH[0] and len(self.done) * WORTH[1] > loop.number:
+            raise NoTimetable
+        return done.number
+
+    def _answer(self, loop: Loop, i: int, question: Question) -> int:
+        if isinstance(question, Drawn):
+            return question.draw(self._rngs[i])
+        try:
+            return int(loop.evaluated(question.words, i)[0])
+        except ArithmeticError:  # (which the handler might catch)
+            raise NoTimetable from None
+
+    def _leads(
+        self, loop: Loop, holder: State | Question, key: Any, edge: int, node: Question | Done
+    ) -> None:
+        """That comes of a state, or of a question, when that happens, or is the answer."""
+        holder.after[key] = node
+        if not isinstance(node, Done):
+            loop.asked(self._place(node), () if isinstance(node, Drawn) else node.words)
+            self._questions.append(node)
+        loop.learned(
+            self._place(holder), edge, node.number if isinstance(node, Done) else -1 - len(self._questions)
+        )
+
+    def _words(self, i: int, done: Done) -> list[int]:
+        """The same in numbers, as the events have it: see `Made` in mailing.c."""
+        groups = done.counts.groups if done.counts else ((), ())
+        begin = len(done.forms), len(groups[1]), len(groups[0]), self._place(done.then)
+        lists = done.kept, done.stamps, done.mixed, done.counts.words if done.counts else ()
+        words = [
+            *begin,
+            done.wrote,
+            done.computes,
+            done.idle,
+            len(done.effects),
+            *chain(*map(_listed, lists)),
+        ]
+        for effect in done.effects:
+            words += (-1,) if effect is None else self._mail(i, effect)
+        return words
+
+    def _mail(self, i: int, mail: Mail) -> list[int]:
+        if mail.kind not in self.kinds:
+            self.kinds.append(mail.kind)
+        if len({kind.__name__ for kind in self.kinds}) < len(self.kinds) or len(self.kinds) > KINDS:
+            raise NoTimetable  # a trace knows types by their names
+        to = [self._names[i].index(name) for name in mail.to]
+        ends = mail.numbers.start, mail.numbers.stop
+        return [self.kinds.index(mail.kind), mail.published, *_listed(to), *_listed(mail.vectors), *ends]
+
+
+def _listed(words: Sequence[int]) -> tuple[int, ...]:
+    return len(words), *words

@@ -1,0 +1,306 @@
+"""The compiled events of agents that mail one another (`mailing.c`): what they are told, what they ask, what
+they have noted.
+"""
+
+import ctypes
+import math
+import weakref
+from collections.abc import Callable, Sequence
+from functools import cache
+from typing import Any, Protocol
+
+import numpy as np
+
+from offbeat.core.system import native
+from offbeat.core.system.streams import CHUNK
+from offbeat.engines.events import LAYOUTS, GradientDone, MailReceived, RegisterRead
+from offbeat.engines.sim.ahead.instants import NoTimetable
+from offbeat.engines.sim.ahead.mail_values import Noted
+from offbeat.engines.sim.ahead.post import Post
+from offbeat.engines.sim.ahead.timetable import Ints
+
+KINDS = 64  # types of messages, at most
+BEGIN, COMPUTED, LETTERS = range(3)  # what happens to an agent: see `mailing.c`
+FLAGS = "-ffp-contract=off", "-std=c11", f"-DKINDS={KINDS}", f"-DCHUNK={CHUNK}"
+ENDED, PAUSED, GIVEN_UP = range(3)
+
+_int, _float, _pointer = ctypes.c_int64, ctypes.c_double, ctypes.c_void_p
+_ints, _floats = ctypes.POINTER(_int), ctypes.POINTER(_float)
+
+
+def _list(kind: Any) -> type[ctypes.Structure]:
+    return type("List", (ctypes.Structure,), {"_fields_": [("n", _int), ("room", _int), ("at", kind)]})
+
+
+_Ints, _Floats, _Bytes = _list(_ints), _list(_floats), _list(_pointer)
+NOTED = "steps", "first", "known", "taken", "asked", "at", "agent"
+TABLES = "events", "writes", "mixed", "transmissions"
+
+
+class _Run(ctypes.Structure):
+    """What may be read of a run."""
+
+    _fields_ = (
+        ("now", _float), *((name, _int) for name in ("number", "messages", "bytes", "many", "written")),
+        *((name, _Ints) for name in NOTED), ("coefficients", _Floats), *((name, _Bytes) for name in TABLES),
+        ("answers", _Ints), ("kinds", _Ints), ("order", _Ints),
+    )  # fmt: skip
+
+
+_WORLD = "agents", "unicast", "uniform", "lossy", "cut", "model_bytes", "done", "mail", "read"
+_ARRAYS = "computes_slower", "sends_slower", "first", "around", "back"
+
+
+class _World(ctypes.Structure):
+    _fields_ = (
+        *((name, _int) for name in _WORLD),
+        ("bandwidth", _float),
+        *((name, _pointer) for name in _ARRAYS),
+    )
+
+
+class Handlers(Protocol):
+    """Who knows what agents make; agents are known by their numbers."""
+
+    def found(self, loop: "Loop", agent: int, what: int, answers: Sequence[int]) -> int:
+        """The number of what a handler makes where that is not known, after these answers to questions."""
+
+    def draw(self, agent: int, question: int) -> int:
+        """The number of the answer to a question whose answer is drawn."""
+
+
+_CALLS = {
+    "found": (_int, _int, _int, _int),
+    "draw": (_int, _int, _int),
+    "delays": (_int, _int, _int, _pointer),
+    "ends": (_float, _int, _int, _float, _float),
+    "instants": (_int, _int, _ints, _int, _int, _float, _float, _pointer, _pointer, _pointer),
+    "lost": (_int, _int, _ints, _int, ctypes.POINTER(ctypes.c_char)),
+    "parted": (_int, _int, _int, _float),
+}
+_TYPES = {name: ctypes.CFUNCTYPE(*types) for name, types in _CALLS.items()}
+
+
+class _Python(ctypes.Structure):
+    _fields_ = tuple(_TYPES.items())
+
+
+@cache
+def _library() -> ctypes.CDLL:
+    """The compiled functions. Raises NoTimetable where they cannot be had."""
+    try:
+        library, _ = native.loaded(__package__, "mailing.c", FLAGS)
+    except native.FAILURES as why:
+        raise NoTimetable from why
+    for name, result, *arguments in (
+        ("begun", _pointer, ctypes.POINTER(_World), ctypes.POINTER(_Python)), ("end", None, _pointer),
+        ("start", ctypes.c_int, _pointer, _pointer), ("run", ctypes.c_int, _pointer, _float, _int),
+        ("coming", _float, _pointer), ("held", _int, _pointer, _pointer, _pointer, _int),
+        ("recorded", None, _pointer), ("learned", ctypes.c_int, _pointer, _int, _int, _int),
+        ("made", ctypes.c_int, _pointer, _pointer, _int),
+        ("asked", ctypes.c_int, _pointer, _int, _pointer, _int),
+        ("evaluated", ctypes.c_int, _ints, _float, _floats, _floats, _floats),
+        ("place_of", _int, _pointer, _int), ("steps_of", _int, _pointer, _int),
+        ("model_of", _int, _pointer, _int), ("numbers_of", _floats, _pointer, _int),
+        ("carried", _ints, _pointer, _int),
+    ):  # fmt: skip
+        function = getattr(library, name)
+        function.restype, function.argtypes = result, arguments
+    return library
+
+
+def evaluated(words: Sequence[int], now: float, numbers: Any) -> list[float]:
+    """What a program (`Function.words`) makes of the time and of these numbers, an array of C. Raises
+    ArithmeticError.
+    """
+    program, results = (_int * len(words))(*words), (_float * words[1 + 4 * words[0]])()
+    if not _library().evaluated(program, now, numbers, (_float * words[0])(), results):
+        raise ArithmeticError
+    return [*results]
+
+
+class Loop:
+    """The events of one run. Raises NoTimetable where they cannot be had in this way.
+
+    What its handlers, or the world, raise meanwhile goes on to whoever started the events.
+    """
+
+    def __init__(self, handlers: Handlers, post: Post) -> None:
+        self._library, self._handlers, self._post, self._n = _library(), handlers, post, len(post.around)
+        self._raised: BaseException | None = None
+        first = np.cumsum([0, *map(len, post.around)])
+        flat = ([j for row in rows for j in row] for rows in (post.around, post.back))
+        self._arrays = [np.array(each, dtype=np.int64) for each in (*post.slow, first, *flat)]
+        codes = [LAYOUTS[kind].code for kind in (GradientDone, MailReceived, RegisterRead)]
+        flags = post.unicast, post.uniform, post.lossy, post.cuts
+        numbers = self._n, *flags, post.model_bytes, *codes, post.bandwidth
+        world = _World(*numbers, *(each.ctypes.data for each in self._arrays))
+        self._calls = _Python(*(_TYPES[name](self._guarded(name)) for name in _CALLS))
+        self._at = self._library.begun(world, self._calls)
+        if not self._at:
+            raise MemoryError
+        weakref.finalize(self, self._library.end, self._at)
+        self._run = _Run.from_address(self._at)
+
+    # -- what it asks ------------------------------------------------------------------------------
+
+    def _guarded(self, name: str) -> Callable[..., float]:
+        """What the events call: it keeps an error, and returns what is no answer."""
+        call, refused = getattr(self, f"_{name}"), -1 if _CALLS[name][0] is _int else math.nan
+
+        def guarded(*args: Any) -> float:
+            try:
+                answer: float = call(*args)
+            except BaseException as error:  # also KeyboardInterrupt: C code cannot be left by it
+                self._raised = error
+                return refused
+            return answer
+
+        return guarded
+
+    def _found(self, agent: int, what: int, answers: int) -> int:
+        return self._handlers.found(self, agent, what, self._run.answers.at[:answers])
+
+    def _draw(self, agent: int, question: int) -> int:
+        return self._handlers.draw(agent, question)
+
+    def _delays(self, which: int, agent: int, to: Any) -> int:
+        _write(to, _float, self._post.delays(which, agent))
+        return 0
+
+    def _ends(self, which: int, agent: int, start: float, work: float) -> float:
+        return self._post.ends(which, agent, start, work)
+
+    def _instants(
+        self, agent: int, to: Any, many: int, waits: int, start: float, work: float, when: Any, counts: Any,
+        who: Any,
+    ) -> int:  # fmt: skip
+        end, instants = self._post.instants(agent, to[:many], bool(waits), start, work)
+        some = len(instants)
+        _write(when, _float, [*(instant for instant, _ in instants), end])
+        _write(counts, _int, [len(there) for _, there in instants])
+        _write(who, _int, [k for _, there in instants for k in there])
+        return some
+
+    def _lost(self, agent: int, to: Any, many: int, missed: Any) -> int:
+        for k in self._post.lost(agent, to[:many]):
+            missed[k] = 1
+        return 0
+
+    def _parted(self, agent: int, place: int, now: float) -> int:
+        return self._post.parted(agent, place, now)
+
+    # -- what it is told ---------------------------------------------------------------------------
+
+    def start(self, places: Sequence[int]) -> None:
+        """Every agent begins, in the state of that place."""
+        array = np.array(places, dtype=np.int64)
+        self._went(self._library.start(self._at, array.ctypes.data))
+
+    def run(self, until: float, most: int) -> bool:
+        """All up to that time; or until so many values are noted, and then it is not done."""
+        return self._went(self._library.run(self._at, until, most)) == ENDED
+
+    def _went(self, how: int) -> int:
+        if how != GIVEN_UP:
+            return how
+        if self._raised is not None:
+            raise self._raised
+        raise NoTimetable
+
+    def learned(self, place: int, key: int, node: int) -> None:
+        """From now on that comes of a place: what a handler makes (its number), or a question (-2 - its)."""
+        self._need(self._library.learned(self._at, place, key, node))
+
+    def made(self, words: Sequence[int]) -> None:
+        """What one more handler makes."""
+        array = np.array(words, dtype=np.int64)
+        self._need(self._library.made(self._at, array.ctypes.data, len(array)))
+
+    def asked(self, place: int, words: Sequence[int]) -> None:
+        """One more question, whose answers lead on from that place; without words it is drawn."""
+        array = np.array(words, dtype=np.int64)
+        self._need(self._library.asked(self._at, place, array.ctypes.data, len(array)))
+
+    def _need(self, there: int) -> None:
+        if not there:
+            raise MemoryError
+
+    # -- what it has noted -------------------------------------------------------------------------
+
+    @property
+    def coming(self) -> float:
+        """When something happens next."""
+        when: float = self._library.coming(self._at)
+        return when
+
+    def counts(self) -> tuple[int, int, int]:
+        """Steps, messages and bytes."""
+        return sum(self.steps), int(self._run.messages), int(self._run.bytes)
+
+    @property
+    def steps(self) -> list[int]:
+        """Of each agent."""
+        return [self._library.steps_of(self._at, i) for i in range(self._n)]
+
+    @property
+    def number(self) -> int:
+        """How many events have been scheduled."""
+        return int(self._run.number)
+
+    @property
+    def many(self) -> int:
+        """How many values are noted."""
+        return int(self._run.many)
+
+    def models(self) -> list[int]:
+        """The value that each agent's model is."""
+        return [self._library.model_of(self._at, i) for i in range(self._n)]
+
+    def place(self, agent: int) -> int:
+        """That of an agent's state."""
+        return int(self._library.place_of(self._at, agent))
+
+    def evaluated(self, words: Sequence[int], agent: int) -> list[float]:
+        """What a program makes now of the numbers that an agent has. Raises ArithmeticError."""
+        return evaluated(words, self._run.now, self._library.numbers_of(self._at, agent))
+
+    def carried(self, agent: int) -> list[int]:
+        """Bytes that an agent sent, to each of `around`."""
+        sent: list[int] = self._library.carried(self._at, agent)[: len(self._post.around[agent])]
+        return sent
+
+    def noted(self) -> Noted:
+        """What is to be made. It is there until `renumbered`, or more is noted."""
+        return Noted(self.many, *(_array(getattr(self._run, name)) for name in (*NOTED, "coefficients")))
+
+    def held(self) -> Ints:
+        """The values that agents have, and that are under way."""
+        values = np.empty(self._library.held(self._at, None, None, 0), dtype=np.int64)
+        self._library.held(self._at, values.ctypes.data, None, 0)
+        return values
+
+    def renumbered(self, held: Ints, many: int) -> None:
+        """What was noted is made; those values have these numbers now, of so many."""
+        self._library.held(self._at, None, np.ascontiguousarray(held, np.int64).ctypes.data, many)
+
+    def rows(self) -> tuple[list[bytes], int, list[int]]:
+        """Those of the tables of a trace that are new; how many writes there were in all; and types of
+        messages, by the numbers that these have in it.
+        """
+        lists = [getattr(self._run, name) for name in TABLES]
+        rows = [ctypes.string_at(each.at, each.n) if each.n else b"" for each in lists]
+        self._library.recorded(self._at)
+        return rows, int(self._run.written), self._run.order.at[: self._run.order.n]
+
+
+def _write(to: int, kind: Any, values: Sequence[float]) -> None:
+    """Values from that address on."""
+    (kind * len(values)).from_address(to)[:] = values
+
+
+def _array(noted: Any) -> np.ndarray[Any, Any]:
+    """A list that grows, as it is."""
+    if not noted.n:
+        return np.empty(0, dtype=np.float64 if isinstance(noted, _Floats) else np.int64)
+    return np.ctypeslib.as_array(noted.at, (noted.n,))
