@@ -1,6 +1,7 @@
 """Numbers that follow from the time: agents that go by them, without handlers, against the oracle."""
 
 import copy
+import ctypes
 import math
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext, suppress
@@ -9,15 +10,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from test_mailing import Note, Plain, both, nothing
 
 from offbeat.core.agent import Agent
 from offbeat.core.errors import ContractError
 from offbeat.core.vector import Vector
 from offbeat.engines.sim.ahead.instants import NoTimetable
+from offbeat.engines.sim.ahead.loop import evaluated
 from offbeat.engines.sim.ahead.machine import Done
 from offbeat.engines.sim.ahead.mailing import MailRun
-from offbeat.engines.sim.ahead.numbers import Asked, Drawn, Program
+from offbeat.engines.sim.ahead.numbers import SIGNS, Asked, Drawn, Number, Program
 from offbeat.engines.sim.ahead.placeholders import UNKNOWN, NotLinear
 
 
@@ -155,5 +159,49 @@ def test_a_program_counts_as_python_does() -> None:
 
     function = program.function(handler(program.now, *program.numbers), ())
     for numbers in [(1.5, 0.1, 7.3), (1e-9, 3.0, -2.5), (0.0, -0.0, math.nan)]:
+        compiled = evaluated(function.words, numbers[0], (ctypes.c_double * 2)(*numbers[1:]))
         got, want = function(numbers[0], numbers[1:])[0], handler(*numbers)
-        assert [*map(float.hex, got)] == [*map(float.hex, want)]
+        assert [*map(float.hex, got)] == [*map(float.hex, compiled)] == [*map(float.hex, want)]
+
+
+Numbers = st.one_of(st.floats(), st.integers(-(2**53), 2**53))
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from(SIGNS[:-1]), *[st.integers(0, 9)] * 2), max_size=8),
+    st.floats(),
+    *[Numbers] * 2,
+)
+def test_compiled_code_counts_as_python_does_or_says_that_it_cannot(
+    steps: list[tuple[str, int, int]], now: float, first: float, second: float
+) -> None:
+    """Whole numbers too, which Python has exactly."""
+    program = Program(2, [], nothing)
+    named: list[Any] = [program.now, *program.numbers, 3, 0.1, -(2**53), math.inf]
+    for sign, a, b in steps:
+        right = () if sign == "neg" else (named[b % len(named)],)
+        base = named[a % len(named)]
+        if sign == "**" and not (type(base) in (int, float) and base > 0):
+            continue
+        named.append(program.made(sign, base, *right))
+    function = program.function([each for each in named if isinstance(each, Number)])
+    try:
+        (want,) = function(now, (first, second))
+    except ArithmeticError:
+        want = None
+    try:
+        got = evaluated(function.words, now, (ctypes.c_double * 2)(first, second))
+    except ArithmeticError:
+        return
+    assert want is not None and [*map(float.hex, got)] == [float(x).hex() for x in want]
+
+
+def test_what_is_too_large_to_be_exact_is_left_to_the_simulator() -> None:
+    program = Program(1, [], nothing)
+    n = program.numbers[0]
+    for made in (n * n, n + n, 3**n, n - (-n)):
+        with pytest.raises(ArithmeticError):
+            evaluated(program.function([made]).words, 0.0, (ctypes.c_double * 1)(2.0**53))
+    assert evaluated(program.function([n * 1.0]).words, 0.0, (ctypes.c_double * 1)(3.0)) == [3.0]
+    with pytest.raises(NotLinear, match="too large"):
+        n + (2**53 + 1)

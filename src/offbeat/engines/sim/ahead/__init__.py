@@ -34,7 +34,10 @@ simulator, but no handler is called:
 
     machine, letters,       what an agent's class does at an event, as a machine of states; and numbers
     numbers                 that follow from the time, and from those that it hears
-    mailing, post           such a run as an engine: its events, and what is recorded; what waits
+    mailing                 such a run as an engine, and the trace of it
+    discovered              what agents make, told to the events as it is found out
+    loop, mailing.c         the events: compiled
+    post                    what a world does to gradients and letters
     mail_values             the arithmetic
 
     recorded                of levels, rings and rounds: what of its trace is kept

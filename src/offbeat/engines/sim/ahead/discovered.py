@@ -1,8 +1,7 @@
-"""What agents make at their events, found out as a run gets there (`machine`), and told to its events (`loop`)."""
+"""What agents make at their events: found out as a run gets there (`machine`), told to the `loop`."""
 
 from collections.abc import Callable, Sequence
 from itertools import chain
-from random import Random
 from typing import Any, cast
 
 from offbeat.core.agent import Agent, View
@@ -34,7 +33,7 @@ class Discovered:
 
     def __init__(
         self, new_agent: Callable[[], Agent], new_rule: Callable[[], Rule], views: Sequence[View],
-        rngs: Sequence[Random],
+        rngs: Sequence[Any],
     ) -> None:  # fmt: skip
         self.machines, self.around, self.done = list[Machine](), list[list[int]](), list[Done]()
         self.kinds, self._names, self._rngs = list[type](), list[list[int]](), rngs

@@ -3,11 +3,10 @@ what is asked of them a question for the run. Both do what the handler does, ope
 """
 
 import struct
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from math import inf, nan
-from random import Random
 from typing import Any
 
 from offbeat.core.vector import Vector, form
@@ -29,39 +28,21 @@ a constant. Without a second operand that is empty.
 
 @dataclass(frozen=True)
 class Function:
-    """Of the time, and of the numbers that an agent has: of each of some groups of numbers a tuple. When it is
-    called Python computes them; `words` are for compiled code.
+    """Of the time, and of the numbers that an agent has: for each of some groups of numbers a tuple. A call
+    computes them in Python.
+
+    Attributes:
+        words: the same for compiled code: how many operations; of each its sign, two operands, and whether it
+            may count with whole numbers, which Python does exactly; how many results there are, and which. An
+            operand is -1: the time, -2 - k: N[k], or k: what operation k makes
     """
 
     lines: tuple[Line, ...]
     groups: tuple[tuple[str, ...], ...]
-    constants: Mapping[str, float] = field(hash=False, compare=False)
+    words: tuple[int, ...] = field(hash=False, compare=False)
 
     def __call__(self, now: float, numbers: Sequence[float]) -> Any:
         return _compiled(self.lines, self.groups)(now, numbers)
-
-    @property
-    def words(self) -> list[int]:
-        """How many operations; of each its sign, two operands, and whether it may count with whole numbers,
-        which Python does exactly; how many results there are, and which. An operand is -1: the time, -2 - k:
-        N[k], or k: what operation k makes.
-        """
-        words, at, whole = list[int](), {"t": -1}, {"t": False}
-        wanted = [name for _, *names in self.lines for name in names] + [n for g in self.groups for n in g]
-        for name in dict.fromkeys(wanted):
-            if name in self.constants:
-                value = self.constants[name]
-                at[name], whole[name] = len(words) // 4, type(value) is not float
-                words += (SIGNS.index("constant"), *struct.unpack("<q", struct.pack("<d", value)), 0, 0)
-            elif name.startswith("N"):
-                at[name], whole[name] = -2 - int(name[2:-1]), True  # it may be one
-        for k, (sign, a, b) in enumerate(self.lines):
-            name = f"n{k}"
-            exact = sign != "max" and whole[a] and whole[b or a]
-            words += (SIGNS.index(sign), at[a], at[b or a], exact and sign != "/")
-            at[name], whole[name] = len(words) // 4 - 1, sign != "/" and (whole[a] or whole[b or a])
-        results = [at[name] for group in self.groups for name in group]
-        return [len(words) // 4, *words, len(results), *results]
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,7 +54,7 @@ class Drawn:
     after: dict[Any, Any] = field(default_factory=dict)
     known: list[Any] = field(default_factory=list)
 
-    def draw(self, rng: Random) -> int:
+    def draw(self, rng: Any) -> int:
         """Which number it is, of those that are known."""
         drawn = getattr(rng, self.method)(*self.args)
         if drawn not in self.known:
@@ -114,7 +95,8 @@ class Program:
 
     def __init__(self, numbers: int, answers: Sequence[Any], ask: Callable[[Question], Any]) -> None:
         self._answers, self._ask, self._lines, self._held = [*answers], ask, list[Line](), dict[Line, bool]()
-        self._constants = dict[str, float]()
+        self._words, self._at = list[int](), {"t": -1}  # which operation makes what has that name
+        self._whole = {"t": False}  # whether that may be a whole number
         self.now = Number(self, "t")
         self.numbers = [Number(self, f"N[{k}]") for k in range(numbers)]
 
@@ -126,14 +108,26 @@ class Program:
         """The answer to whether it does: asked once."""
         line = sign, left.name, self.name(right)
         if line not in self._held:
-            asked = Function((*self._lines, line), ((f"n{len(self._lines)}",),), self._constants)
-            self._held[line] = self.ask(lambda: Asked(asked.words))
+            compared = SIGNS.index(sign), *map(self._operand, line[1:]), False
+            before = len(self._words) // 4
+            self._held[line] = self.ask(lambda: Asked((before + 1, *self._words, *compared, 1, before)))
         return self._held[line]
 
     def made(self, sign: str, left: Any, right: Any = None) -> "Number":
         """One more number."""
-        self._lines.append((sign, self.name(left), "" if right is None else self.name(right)))
-        return Number(self, f"n{len(self._lines) - 1}")
+        a, b, name = self.name(left), "" if right is None else self.name(right), f"n{len(self._lines)}"
+        self._lines.append((sign, a, b))
+        at = [self._operand(each) for each in (a, b or a)]
+        whole = [self._whole[each] for each in (a, b or a)]
+        either = any(whole) if sign == "max" else all(whole) and sign != "/"
+        self._at[name], self._whole[name] = len(self._words) // 4, either
+        self._words += (SIGNS.index(sign), *at, either and sign != "max")
+        return Number(self, name)
+
+    def _operand(self, name: str) -> int:
+        if name not in self._at:  # a number that the agent has, which may be a whole one
+            self._at[name], self._whole[name] = -2 - int(name[2:-1]), True
+        return self._at[name]
 
     def known(self, number: float) -> "Number":
         """One that is known here, and will not be later."""
@@ -148,14 +142,17 @@ class Program:
         if abs(number) > EXACT and type(number) is int:
             raise NotLinear("it computes with a whole number that is too large for a float")
         name = f"({number!r})"
-        self._constants[name] = number
+        if name not in self._at:
+            self._at[name], self._whole[name] = len(self._words) // 4, type(number) is not float
+            self._words += (SIGNS.index("constant"), *struct.unpack("<q", struct.pack("<d", number)), 0, 0)
         return name
 
     def function(self, *groups: Sequence[Any]) -> Function:
         """Of each of these groups of numbers a tuple."""
-        return Function(
-            tuple(self._lines), tuple([tuple(map(self.name, each)) for each in groups]), self._constants
-        )
+        named = tuple([tuple(map(self.name, each)) for each in groups])
+        results = [self._operand(name) for each in named for name in each]
+        words = len(self._words) // 4, *self._words, len(results), *results
+        return Function(tuple(self._lines), named, words)
 
 
 @lru_cache(maxsize=4096)
