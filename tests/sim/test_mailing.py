@@ -44,6 +44,8 @@ SPECS = [
     "apsgd",
     "ringmaster",
     "ringmaster:r=2",
+    "ringleader",
+    "spsgd",
 ]
 WORLDS: list[dict[str, Any]] = [
     {}, {"latency": 0.1}, {"bandwidth": 0.5}, {"compute": "constant", "communication": "constant"},
@@ -340,5 +342,5 @@ def test_what_is_drawn_is_asked_for_and_then_known() -> None:
 def test_of_the_table_these_meet() -> None:
     """Whoever adds one sees whether it is known from before."""
     assert {name for name in ALGORITHMS if job(name, topology="grid", agents=9).timed is MailRun} == {
-        "adpsgd", "a2cid2", "easgd", "rasgp", "apsgd", "ringmaster",
+        "adpsgd", "a2cid2", "easgd", "rasgp", "apsgd", "ringmaster", "ringleader", "spsgd",
     }  # fmt: skip

@@ -36,6 +36,7 @@ class Ringleader(Served):
     returns after a crash, and the server then, goes on with what the tables have.
     """
 
+    keeps_gradients = True
     table: Table = field(init=False, default_factory=dict)
     later: Table = field(init=False, default_factory=dict)
     due: list[int] = field(init=False, default_factory=list)

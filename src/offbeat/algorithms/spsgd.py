@@ -21,6 +21,7 @@ class SPSGD(Served):
     meanwhile, is answered by the present model, and does not count.
     """
 
+    keeps_gradients = True
     gradients: dict[int, Vector] = field(init=False, default_factory=dict)
 
     def serve(self, j: int, k: int, g: Vector) -> None:

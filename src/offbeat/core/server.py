@@ -1,6 +1,7 @@
 """A star around a server that all gradients go to: what the algorithms with a server share."""
 
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from offbeat.core.agent import Agent
 from offbeat.core.forms import pin
@@ -34,6 +35,8 @@ class Served(Agent):
     another agent's model, and gives that to everybody: who waits begins anew.
 
     Attributes:
+        keeps_gradients: of the class: whether its server keeps gradients for later. What it does at an event
+            hardly ever repeats itself, then
         round: how many steps the server has made; of a worker: by the model that it has
         at: of which of them the model is at which the gradient is taken
         waiting: for the server's answer
@@ -41,6 +44,7 @@ class Served(Agent):
 
     beyond_graph = changing_graph = True
     sends_models = (Model,)
+    keeps_gradients: ClassVar[bool] = False
     at: int = field(init=False, default=0)
     waiting: bool = field(init=False, default=False)
 

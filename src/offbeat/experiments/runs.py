@@ -14,7 +14,7 @@ from typing import Any, cast
 import numpy as np
 import torch
 
-from offbeat.algorithms import APSGD, RASGP, Algorithm, Ringmaster, check_codec
+from offbeat.algorithms import RASGP, Algorithm, check_codec
 from offbeat.core.errors import SettingError, unknown
 from offbeat.core.optimizers import Optimizer, Steps
 from offbeat.core.pairs import Meeting
@@ -22,6 +22,7 @@ from offbeat.core.promises import unchanged
 from offbeat.core.rates import above_zero
 from offbeat.core.ring import Ring
 from offbeat.core.rounds import Rounds
+from offbeat.core.server import Served
 from offbeat.core.system import devices
 from offbeat.core.system.streams import Purpose, stream
 from offbeat.core.vector import Parts
@@ -52,7 +53,7 @@ from offbeat.world.sending import why_no_timetable
 
 AUTO, LEVELS = "auto", "levels"
 Timed = RingRun | RoundRun | MailRun
-MAILING = Meeting, RASGP, APSGD, Ringmaster  # others at servers go through too many states
+MAILING = Meeting, RASGP, Served
 HOW = (AUTO, LEVELS, *EXECUTORS)  # of evaluation; auto: by levels where a timetable is known, else batched
 TOGETHER = 8, 1024  # runs that are made side by side, at most, and their agents: by then every call is wide
 

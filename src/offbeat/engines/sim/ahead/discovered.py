@@ -1,11 +1,13 @@
 """What agents make at their events: found out as a run gets there (`machine`), told to the `loop`."""
 
-from collections.abc import Callable, Sequence
-from itertools import chain
+from collections.abc import Callable, Mapping, Sequence
+from itertools import chain, count
 from typing import Any, cast
 
 from offbeat.core.agent import Agent, View
 from offbeat.core.rules import Rule
+from offbeat.core.vector import Stamp
+from offbeat.engines.sim.ahead.called import Called
 from offbeat.engines.sim.ahead.instants import NoTimetable
 from offbeat.engines.sim.ahead.loop import BEGIN, COMPUTED, KINDS, LETTERS, Loop
 from offbeat.engines.sim.ahead.machine import BEGIN as BEGINS
@@ -33,7 +35,7 @@ class Discovered:
 
     def __init__(
         self, new_agent: Callable[[], Agent], new_rule: Callable[[], Rule], views: Sequence[View],
-        rngs: Sequence[Any],
+        rngs: Sequence[Any], agents: Mapping[int, Called],
     ) -> None:  # fmt: skip
         self.machines, self.around, self.done = list[Machine](), list[list[int]](), list[Done]()
         self.kinds, self._names, self._rngs = list[type](), list[list[int]](), rngs
@@ -49,6 +51,8 @@ class Discovered:
             self.around.append(around)
         self._holders, self._places = list[State | Question](), dict[State | Question, int]()
         self._questions = list[Question]()  # as the events number them
+        self.agents, self._forms = agents, dict[tuple[int, tuple[tuple[int, ...], ...]], int]()
+        self._places_of = {i: {j: place for place, j in enumerate(self.around[i])} for i in agents}
 
     @property
     def starts(self) -> list[int]:
@@ -105,6 +109,63 @@ class Discovered:
             raise NoTimetable
         return done.number
 
+    def called(
+        self, loop: Loop, i: int, code: int, values: Sequence[int], numbers: Sequence[float], source: Stamp
+    ) -> tuple[Sequence[float], Sequence[int]]:
+        """What a handler makes that is called."""
+        agent, when = self.agents[i], (loop.now, loop.many)
+        try:
+            if code == BEGIN:
+                made = agent.begins(*when)
+            elif code == COMPUTED:
+                made = agent.computed(*when, *values)
+            else:
+                made = agent.hears(*when, source, self.kinds[(code - LETTERS) // 2 % KINDS], values, numbers)
+        except Exception:  # the simulator says what is wrong, if anything is
+            raise NoTimetable from None
+        many = len(made.known)
+        forms = tuple([tuple([k if k >= 0 else many - 1 - k for k in form]) for form in made.forms])
+        begin = len(forms), len(made.coefficients), 0, 0, made.wrote, made.computes, False, len(made.mail)
+        kept, step = (
+            [k if k >= 0 else many - 1 - k for k in (made.model, made.asked)],
+            self._step(loop, many, forms),
+        )
+        lists = kept, (), range(len(made.mixed)), ()
+        versions = [x for stamp in made.mixed for x in stamp]
+        words = [*_listed(made.known), *_listed(versions), step, *begin, *chain(*map(_listed, lists))]
+        given = list[float]()
+        for mail in made.mail:
+            if mail is None:
+                words.append(-1)
+                continue
+            to, kind, vectors, its = mail
+            places = [self._places_of[i][j] for j in to]
+            vectors = [k if k >= 0 else many - 1 - k for k in vectors]
+            words += [
+                self._kind(kind),
+                False,
+                *_listed(places),
+                *_listed(vectors),
+                len(given),
+                len(given) + len(its),
+            ]
+            given += its
+        return [*made.coefficients, *given], words
+
+    def _step(self, loop: Loop, known: int, forms: tuple[tuple[int, ...], ...]) -> int:
+        """The number of such forms, whatever their coefficients are."""
+        if not forms:
+            return -1
+        if (known, forms) not in self._forms:
+            which = count()
+            varying = tuple([tuple([(k, 0.0, next(which)) for k in form]) for form in forms])
+            nowhere = State(b"", ())
+            number = len(self.done)
+            self.done.append(Done(number, known, varying, None, (), nowhere, (), False, (), (), False, False))
+            loop.made([0] * 12)
+            self._forms[known, forms] = number
+        return self._forms[known, forms]
+
     def _answer(self, loop: Loop, i: int, question: Question) -> int:
         if isinstance(question, Drawn):
             return question.draw(self._rngs[i])
@@ -143,13 +204,17 @@ class Discovered:
         return words
 
     def _mail(self, i: int, mail: Mail) -> list[int]:
-        if mail.kind not in self.kinds:
-            self.kinds.append(mail.kind)
-        if len({kind.__name__ for kind in self.kinds}) < len(self.kinds) or len(self.kinds) > KINDS:
-            raise NoTimetable  # a trace knows types by their names
         to = [self._names[i].index(name) for name in mail.to]
         ends = mail.numbers.start, mail.numbers.stop
-        return [self.kinds.index(mail.kind), mail.published, *_listed(to), *_listed(mail.vectors), *ends]
+        return [self._kind(mail.kind), mail.published, *_listed(to), *_listed(mail.vectors), *ends]
+
+    def _kind(self, kind: type) -> int:
+        """The number of a type of messages."""
+        if kind not in self.kinds:
+            self.kinds.append(kind)
+            if len({kind.__name__ for kind in self.kinds}) < len(self.kinds) or len(self.kinds) > KINDS:
+                raise NoTimetable  # a trace knows types by their names
+        return self.kinds.index(kind)
 
 
 def _listed(words: Sequence[int]) -> tuple[int, ...]:

@@ -5,7 +5,8 @@ they have noted.
 import ctypes
 import math
 import weakref
-from collections.abc import Callable, Sequence
+from array import array
+from collections.abc import Callable, Collection, Sequence
 from functools import cache
 from typing import Any, Protocol
 
@@ -13,6 +14,7 @@ import numpy as np
 
 from offbeat.core.system import native
 from offbeat.core.system.streams import CHUNK
+from offbeat.core.vector import Stamp
 from offbeat.engines.events import LAYOUTS, GradientDone, MailReceived, RegisterRead
 from offbeat.engines.sim.ahead.instants import NoTimetable
 from offbeat.engines.sim.ahead.mail_values import Noted
@@ -48,7 +50,7 @@ class _Run(ctypes.Structure):
 
 
 _WORLD = "agents", "unicast", "uniform", "lossy", "cut", "model_bytes", "done", "mail", "read"
-_ARRAYS = "computes_slower", "sends_slower", "first", "around", "back"
+_ARRAYS = "computes_slower", "sends_slower", "called", "first", "around", "back"
 
 
 class _World(ctypes.Structure):
@@ -68,16 +70,31 @@ class Handlers(Protocol):
     def draw(self, agent: int, question: int) -> int:
         """The number of the answer to a question whose answer is drawn."""
 
+    def called(
+        self,
+        loop: "Loop",
+        agent: int,
+        what: int,
+        values: Sequence[int],
+        numbers: Sequence[float],
+        source: Stamp,
+    ) -> tuple[Sequence[float], Sequence[int]]:
+        """What a handler makes that is called, when it hears these values and numbers: coefficients, and all
+        else as `mailing.c` has it.
+        """
+
 
 _CALLS = {
     "found": (_int, _int, _int, _int),
     "draw": (_int, _int, _int),
+    "called": (_int, _int, _int, _ints, _int, _floats, _int, _int, _int),
     "delays": (_int, _int, _int, _pointer),
     "ends": (_float, _int, _int, _float, _float),
     "instants": (_int, _int, _ints, _int, _int, _float, _float, _pointer, _pointer, _pointer),
     "lost": (_int, _int, _ints, _int, ctypes.POINTER(ctypes.c_char)),
     "parted": (_int, _int, _int, _float),
 }
+REFUSED = {"called": 0}  # an address; of numbers -1, or what is none
 _TYPES = {name: ctypes.CFUNCTYPE(*types) for name, types in _CALLS.items()}
 
 
@@ -122,15 +139,19 @@ def evaluated(words: Sequence[int], now: float, numbers: Any) -> list[float]:
 class Loop:
     """The events of one run. Raises NoTimetable where they cannot be had in this way.
 
-    What its handlers, or the world, raise meanwhile goes on to whoever started the events.
+    What handlers, or the world, raise meanwhile goes on to whoever started the events.
+
+    Args:
+        called: the agents whose handlers are called
     """
 
-    def __init__(self, handlers: Handlers, post: Post) -> None:
+    def __init__(self, handlers: Handlers, post: Post, called: Collection[int]) -> None:
         self._library, self._handlers, self._post, self._n = _library(), handlers, post, len(post.around)
         self._raised: BaseException | None = None
+        calls = [i in called for i in range(self._n)]
         first = np.cumsum([0, *map(len, post.around)])
         flat = ([j for row in rows for j in row] for rows in (post.around, post.back))
-        self._arrays = [np.array(each, dtype=np.int64) for each in (*post.slow, first, *flat)]
+        self._arrays = [np.array(each, dtype=np.int64) for each in (*post.slow, calls, first, *flat)]
         codes = [LAYOUTS[kind].code for kind in (GradientDone, MailReceived, RegisterRead)]
         flags = post.unicast, post.uniform, post.lossy, post.cuts
         numbers = self._n, *flags, post.model_bytes, *codes, post.bandwidth
@@ -146,7 +167,10 @@ class Loop:
 
     def _guarded(self, name: str) -> Callable[..., float]:
         """What the events call: it keeps an error, and returns what is no answer."""
-        call, refused = getattr(self, f"_{name}"), -1 if _CALLS[name][0] is _int else math.nan
+        call, refused = (
+            getattr(self, f"_{name}"),
+            math.nan if _CALLS[name][0] is _float else REFUSED.get(name, -1),
+        )
 
         def guarded(*args: Any) -> float:
             try:
@@ -163,6 +187,17 @@ class Loop:
 
     def _draw(self, agent: int, question: int) -> int:
         return self._handlers.draw(agent, question)
+
+    def _called(
+        self, agent: int, what: int, values: Any, many: int, numbers: Any, count: int, source: int,
+        version: int,
+    ) -> int:  # fmt: skip
+        heard = values[:many], numbers[:count], Stamp(source, version)
+        coefficients, words = self._handlers.called(self, agent, what, *heard)
+        scales = array("d", coefficients)
+        made = array("q", (scales.buffer_info()[0], *words))
+        self._reply = made, scales  # as long as it is read
+        return made.buffer_info()[0]
 
     def _delays(self, which: int, agent: int, to: Any) -> int:
         _write(to, _float, self._post.delays(which, agent))
@@ -242,6 +277,11 @@ class Loop:
     def steps(self) -> list[int]:
         """Of each agent."""
         return [self._library.steps_of(self._at, i) for i in range(self._n)]
+
+    @property
+    def now(self) -> float:
+        """The time."""
+        return float(self._run.now)
 
     @property
     def number(self) -> int:

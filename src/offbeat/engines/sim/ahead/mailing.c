@@ -48,7 +48,7 @@ typedef struct {
 typedef struct { Int n, room; Event *at; } Events;
 
 typedef struct {
-    Int place, version, steps, busy;
+    Int place, version, steps, busy, called; /* called: its handlers are */
     Ints own, stamps; /* values of its state; versions of others: who, which, who, which, ... */
     Floats numbers;
     Letter *first, *last; /* that wait for its link, of which versions of registers are `waiting` */
@@ -86,6 +86,8 @@ typedef struct { double start, end; int32_t agent; int16_t kind; int64_t bytes; 
 typedef struct {
     Int (*found)(Int agent, Int what, Int answers); /* what it makes, or asks first: the node of a handler */
     Int (*draw)(Int agent, Int question);           /* the number of the answer */
+    const Int *(*called)(Int agent, Int what, const Int *values, Int many, const double *numbers, Int count,
+                         Int source, Int version); /* what a handler makes that is called: see `call`; or NULL */
     Int (*delays)(Int which, Int agent, double *to);
     double (*ends)(Int which, Int agent, double start, double work); /* who is slowed down */
     Int (*instants)(Int agent, const Int *to, Int many, Int waits, double start, double work, double *when,
@@ -97,7 +99,7 @@ typedef struct {
 typedef struct {
     Int agents, unicast, uniform, lossy, cut, model_bytes, done_code, mail_code, read_code;
     double bandwidth;
-    const Int *slow[2], *first, *around, *back; /* of each agent; where its places begin, and these */
+    const Int *slow[2], *called, *first, *around, *back; /* of each agent; where its places begin, and these */
 } World;
 
 /* Public, in this order, is what loop.py reads: from `now` to `order`. */
@@ -285,7 +287,19 @@ static Int *copied(const Int *words, Int many)
     return copy ? memcpy(copy, words, (size_t)many * sizeof *words) : NULL;
 }
 
-/* One more that a handler makes, as loop.py writes it; 0 if there is no memory. */
+/* What a handler makes, as discovered.py writes it. */
+static Made read(Int *words)
+{
+    const Int *at = words + 8;
+    Made m = {words[0], words[1], words[2], words[3], words[4], words[5], words[6], words[7], .words = words};
+    m.kept = listed(&at), m.stamps = listed(&at), m.mixed = listed(&at);
+    const List counts = listed(&at);
+    m.counts = counts.n ? counts.at : NULL;
+    m.effect = at;
+    return m;
+}
+
+/* One more of these; 0 if there is no memory. */
 int made(Run *r, const Int *words, Int many)
 {
     Int *own = copied(words, many);
@@ -297,13 +311,7 @@ int made(Run *r, const Int *words, Int many)
         free(own);
         return 0;
     }
-    const Int *at = own + 8;
-    Made *m = r->made.at + r->made.n++;
-    *m = (Made){own[0], own[1], own[2], own[3], own[4], own[5], own[6], own[7], .words = own};
-    m->kept = listed(&at), m->stamps = listed(&at), m->mixed = listed(&at);
-    const List counts = listed(&at);
-    m->counts = counts.n ? counts.at : NULL;
-    m->effect = at;
+    r->made.at[r->made.n++] = read(own);
     return 1;
 }
 
@@ -423,7 +431,7 @@ static void transmit(Run *r, Int i, Letter *l)
     Agent *a = r->agents + i;
     const World *w = &r->world;
     const Int size = l->vectors * w->model_bytes;
-    const double work = delay(r, i, SENDS) * (double)size / (double)w->model_bytes;
+    const double work = size ? delay(r, i, SENDS) * (double)size / (double)w->model_bytes : 0;
     double end;
     l->start = r->now;
     if (w->uniform) {
@@ -517,7 +525,7 @@ static const Int *give(Run *r, Int i, const Int *words, const double *given)
     const Int low = *words++, high = *words++, letters = r->world.unicast ? to.n : 1;
     for (Int k = 0; k < letters; k++) {
         Letter *l = letter_of(r, i, r->world.unicast ? 1 : to.n, vectors.n, high - low);
-        l->kind = kind, l->published = published, l->version = r->agents[i].version;
+        l->kind = kind, l->published = published, l->version = vectors.n ? r->agents[i].version : -1;
         memcpy(l->to, to.at + k, (size_t)l->receivers * sizeof *l->to);
         for (Int v = 0; v < vectors.n; v++)
             l->value[v] = vectors.at[v] < 0 ? NONE : r->vectors.at[vectors.at[v]];
@@ -551,35 +559,67 @@ static void mix(Run *r, const Made *m, const Int *stamps)
         ROW(r->mixed, MixedRow, r->written, (int32_t)pair[k][0], pair[k][1]);
 }
 
-/* An agent's handler: what it makes is noted, what it asks for done. With what it heard, and from whom. */
-static void happens(Run *r, Int i, Int what, const Int *heard, Int many, Int source, Int version)
+/* An agent's handler is called: of the vectors that it knew the values, with which coefficients it makes others,
+   whose versions entered its model, the number of its forms, and what it makes. */
+static const double *call(Run *r, Int i, Int what, const Int *heard, Int many, Int source, Int version, Made *m,
+                          Int *step)
+{
+    const Floats *numbers = &r->agents[i].numbers;
+    const Int *words = r->python.called(i, what, heard, many, numbers->at, numbers->n, source, version);
+    if (!words)
+        give_up(r);
+    const double *coefficients = (const double *)(uintptr_t)*words++;
+    const List known = listed(&words), versions = listed(&words);
+    *step = *words++;
+    *m = read((Int *)words);
+    r->vectors.n = r->versions.n = 0;
+    ADD(r->vectors, known.at, known.n);
+    ADD(r->versions, versions.at, versions.n);
+    return coefficients;
+}
+
+/* What an agent's handler makes is known: the numbers that it has by then, and with which coefficients it makes
+   vectors of those that it has and hears. */
+static const double *look_up(Run *r, Int i, Int what, const Int *heard, Int many, Int source, Int version, Made *m,
+                             Int *step)
 {
     Agent *a = r->agents + i;
-    const Made *m = becomes(r, i, what);
-    const double *counted = m->counts ? results(r, m->counts, &a->numbers) : NULL;
-    const double *varies = counted + (counted ? m->numbers : 0);
-    a->numbers.n = 0;
-    ADD(a->numbers, counted, m->numbers);
-    a->place = m->then;
-    r->versions.n = 0;
+    const Made *found = becomes(r, i, what);
+    *m = *found, *step = found - r->made.at;
+    const double *numbers = m->counts ? results(r, m->counts, &a->numbers) : NULL;
+    r->vectors.n = r->versions.n = 0;
+    ADD(r->vectors, a->own.at, a->own.n);
+    ADD(r->vectors, heard, many);
     ADD(r->versions, a->stamps.at, a->stamps.n);
     PUSH(r->versions, source);
     PUSH(r->versions, version);
+    return numbers;
+}
+
+/* Something happens to an agent: what its handler makes is noted, what it asks for done. With what it heard, and
+   from whom. */
+static void happens(Run *r, Int i, Int what, const Int *heard, Int many, Int source, Int version)
+{
+    Agent *a = r->agents + i;
+    Made made, *m = &made;
+    Int step;
+    const double *numbers = (a->called ? call : look_up)(r, i, what, heard, many, source, version, m, &step);
+    const double *coefficients = numbers ? numbers + m->numbers : NULL;
+    a->numbers.n = 0;
+    ADD(a->numbers, numbers, m->numbers);
+    a->place = m->then;
     a->stamps.n = 0;
     for (Int k = 0; k < m->stamps.n; k++)
         ADD(a->stamps, r->versions.at + 2 * m->stamps.at[k], 2);
+    if (m->forms) {
+        PUSH(r->steps, step);
+        PUSH(r->first, r->many);
+        ADD(r->known, r->vectors.at, r->vectors.n);
+        ADD(r->coefficients, coefficients, m->coefficients);
+        for (Int k = 0; k < m->forms; k++)
+            PUSH(r->vectors, r->many++);
+    }
     if (!m->idle) {
-        r->vectors.n = 0;
-        ADD(r->vectors, a->own.at, a->own.n);
-        ADD(r->vectors, heard, many);
-        if (m->forms) {
-            PUSH(r->steps, m - r->made.at);
-            PUSH(r->first, r->many);
-            ADD(r->known, r->vectors.at, r->vectors.n);
-            ADD(r->coefficients, varies, m->coefficients);
-            for (Int k = 0; k < m->forms; k++)
-                PUSH(r->vectors, r->many++);
-        }
         a->own.n = 0;
         for (Int k = 0; k < m->kept.n; k++)
             PUSH(a->own, m->kept.at[k] < 0 ? NONE : r->vectors.at[m->kept.at[k]]);
@@ -599,7 +639,7 @@ static void happens(Run *r, Int i, Int what, const Int *heard, Int many, Int sou
             schedule(r, (Event){end, r->now, .priority = GRADIENT, .agent = i});
             words++;
         } else
-            words = give(r, i, words, varies + m->coefficients);
+            words = give(r, i, words, coefficients ? coefficients + m->coefficients : NULL);
     }
 }
 
@@ -780,6 +820,7 @@ Run *begun(const World *world, const Python *python)
     for (Int i = 0; i < r->world.agents; i++) {
         Agent *a = r->agents + i;
         a->around = world->around + world->first[i], a->back = world->back + world->first[i];
+        a->called = world->called[i];
         a->drawn[COMPUTES] = a->drawn[SENDS] = CHUNK;
         a->carried = calloc((size_t)(world->first[i + 1] - world->first[i]) + 1, sizeof *a->carried);
         whole = whole && a->carried;

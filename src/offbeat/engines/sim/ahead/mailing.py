@@ -10,10 +10,12 @@ import numpy as np
 
 from offbeat.core.agent import Agent
 from offbeat.core.rules import Rule, Scheduled
+from offbeat.core.server import Served
 from offbeat.core.system.streams import Purpose, python_stream
 from offbeat.core.vector import Parts, Vector
 from offbeat.engines.events import Started
 from offbeat.engines.recorder import Recorder
+from offbeat.engines.sim.ahead.called import Called
 from offbeat.engines.sim.ahead.discovered import Discovered
 from offbeat.engines.sim.ahead.instants import NoTimetable
 from offbeat.engines.sim.ahead.loop import Loop
@@ -43,14 +45,17 @@ class MailRun:
             raise NoTimetable
         n, seed, views, initial = topology.n, world.seed, topology.views(), task.initial()
         rngs = [python_stream(seed, Purpose.ALGORITHM, i) for i in range(n)]
+        self._called = dict[int, Called]()
         for i, view in enumerate(views):
             agent = new_agent()
             agent.join(i, n, Vector(initial), view, new_rule(), rngs[i])
             agent.check()
-        self.n, self.discovered = n, Discovered(new_agent, new_rule, views, rngs)
+            if isinstance(agent, Served) and agent.keeps_gradients and i == view.server:
+                self._called[i] = Called(agent)
+        self.n, self.discovered = n, Discovered(new_agent, new_rule, views, rngs, self._called)
         self._values = MailValues(task, n, seed, self.discovered.done)
         post = Post(world, self.discovered.around, sum([part.nbytes for part in initial]))
-        self.loop = Loop(self.discovered, post)
+        self.loop = Loop(self.discovered, post, self._called)
         self._recorder = Recorder(n, keep_trace)
 
     # -- as an engine ------------------------------------------------------------------------------
@@ -72,8 +77,12 @@ class MailRun:
 
     def _make(self) -> None:
         """All values so far, and what of the trace is new."""
-        held = self.loop.held()
-        self.loop.renumbered(*self._values.make(self.loop.noted(), held))
+        theirs = [value for agent in self._called.values() for value in agent.values()]
+        held = np.append(self.loop.held(), [value.number for value in theirs]).astype(np.int64)
+        numbers, many = self._values.make(self.loop.noted(), held)
+        self.loop.renumbered(numbers, many)
+        for value, number in zip(theirs, numbers[len(numbers) - len(theirs) :].tolist(), strict=True):
+            value.number = number
         rows, written, kinds = self.loop.rows()
         for kind in kinds:
             self._recorder.kinds.setdefault(self.discovered.kinds[kind].__name__, len(self._recorder.kinds))
