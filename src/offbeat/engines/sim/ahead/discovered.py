@@ -1,10 +1,12 @@
 """What agents make at their events: found out as a run gets there (`machine`), told to the `loop`."""
 
-from collections.abc import Callable, Mapping, Sequence
-from itertools import chain, count
+from collections.abc import Callable, Collection, Sequence
+from itertools import chain, pairwise
 from typing import Any, cast
 
-from offbeat.core.agent import Agent, View
+import numpy as np
+
+from offbeat.core.agent import Agent
 from offbeat.core.rules import Rule
 from offbeat.core.vector import Stamp
 from offbeat.engines.sim.ahead.called import Called
@@ -16,6 +18,7 @@ from offbeat.engines.sim.ahead.machine import Done, Machine, Mail, State, What
 from offbeat.engines.sim.ahead.numbers import Drawn, Question
 from offbeat.engines.sim.ahead.placeholders import NotLinear
 from offbeat.engines.sim.ahead.rhythm import seen
+from offbeat.engines.sim.ahead.timetable import begin_of
 
 WORTH = 2000, 4
 """So much is found out about what agents do; from then on more only while that is less than one in so many of
@@ -26,33 +29,42 @@ the events: else it does not pay.
 class Discovered:
     """That of all agents of a run, one machine for all that see the same of the graph.
 
+    Args:
+        agents: all of them, as they begin
+        called: those whose handlers are called
+
     Attributes:
         machines: of each agent
         around: who is around each, in the order in which its machine has them by other names
+        agents: those whose handlers are called
         done: all that handlers make, as far as it is known
         kinds: types of messages, by their numbers
+        loop: the events, which are told; to be set before they begin
     """
 
+    loop: Loop
+
     def __init__(
-        self, new_agent: Callable[[], Agent], new_rule: Callable[[], Rule], views: Sequence[View],
-        rngs: Sequence[Any], agents: Mapping[int, Called],
+        self, new_agent: Callable[[], Agent], new_rule: Callable[[], Rule], agents: Sequence[Agent],
+        called: Collection[int],
     ) -> None:  # fmt: skip
         self.machines, self.around, self.done = list[Machine](), list[list[int]](), list[Done]()
-        self.kinds, self._names, self._rngs = list[type](), list[list[int]](), rngs
+        self.kinds, self._names, self._rngs = list[type](), list[list[int]](), [agent.rng for agent in agents]
+        self.agents, self._forms = dict[int, Called](), dict[tuple[int, ...], int]()
         known = dict[Any, tuple[Machine, list[int]]]()
-        everybody = [*range(len(views))] if new_agent().beyond_graph else None
-        for i, view in enumerate(views):
-            shape, around = seen(i, view, everybody)
+        everybody = [*range(len(agents))] if agents[0].beyond_graph else None
+        for i, agent in enumerate(agents):
+            shape, around = seen(i, agent.view, everybody)
             if shape not in known:
-                known[shape] = Machine(new_agent, new_rule, i, len(views), view, self.done), around
+                known[shape] = Machine(new_agent, new_rule, i, len(agents), agent.view, self.done), around
             machine, names = known[shape]
             self.machines.append(machine)
             self._names.append(names)
             self.around.append(around)
+            if i in called:
+                self.agents[i] = Called(agent, {j: place for place, j in enumerate(around)}, self)
         self._holders, self._places = list[State | Question](), dict[State | Question, int]()
         self._questions = list[Question]()  # as the events number them
-        self.agents, self._forms = agents, dict[tuple[int, tuple[tuple[int, ...], ...]], int]()
-        self._places_of = {i: {j: place for place, j in enumerate(self.around[i])} for i in agents}
 
     @property
     def starts(self) -> list[int]:
@@ -78,11 +90,11 @@ class Discovered:
         assert isinstance(question, Drawn)
         return question.draw(self._rngs[i])
 
-    def found(self, loop: Loop, i: int, code: int, answers: Sequence[int]) -> int:
+    def found(self, i: int, code: int, answers: Sequence[int]) -> int:
         """The number of what a handler makes where that is not known after these answers: it is read. Raises
         NoTimetable where that cannot be, or does not pay.
         """
-        state, what = self._holders[loop.place(i)], self._what(i, code)
+        state, what = self._holders[self.loop.place(i)], self._what(i, code)
         assert isinstance(state, State)
         holder, key, edge, known = cast(State | Question, state), cast(Any, what), code, list[Any]()
         for edge in answers:
@@ -94,8 +106,8 @@ class Discovered:
         def ask(question: Question) -> Any:
             """What is asked on the way to it is what comes first, from now on."""
             nonlocal holder, key, edge
-            answer = self._answer(loop, i, question)
-            self._leads(loop, holder, key, edge, question)
+            answer = self._answer(i, question)
+            self._leads(holder, key, edge, question)
             holder, key, edge = question, question.value(answer), answer
             return key
 
@@ -103,86 +115,54 @@ class Discovered:
             done = self.machines[i].look(state, what, known, ask)
         except (NotLinear, ArithmeticError):  # the simulator calls the handler, and says what is wrong
             raise NoTimetable from None
-        loop.made(self._words(i, done))
-        self._leads(loop, holder, key, edge, done)
-        if len(self.done) > WORTH[0] and len(self.done) * WORTH[1] > loop.number:
+        self.loop.made(self._words(i, done))
+        self._leads(holder, key, edge, done)
+        if len(self.done) > WORTH[0] and len(self.done) * WORTH[1] > self.loop.number:
             raise NoTimetable
         return done.number
 
     def called(
-        self, loop: Loop, i: int, code: int, values: Sequence[int], numbers: Sequence[float], source: Stamp
+        self, i: int, code: int, values: Sequence[int], numbers: Sequence[float], source: Stamp
     ) -> tuple[Sequence[float], Sequence[int]]:
         """What a handler makes that is called."""
-        agent, when = self.agents[i], (loop.now, loop.many)
+        agent, now, number = self.agents[i], self.loop.now, self.loop.many
         try:
             if code == BEGIN:
-                made = agent.begins(*when)
-            elif code == COMPUTED:
-                made = agent.computed(*when, *values)
-            else:
-                made = agent.hears(*when, source, self.kinds[(code - LETTERS) // 2 % KINDS], values, numbers)
+                return agent.begins(now, number)
+            if code == COMPUTED:
+                return agent.computed(now, number, *values)
+            return agent.hears(
+                now, number, source, self.kinds[(code - LETTERS) // 2 % KINDS], values, numbers
+            )
         except Exception:  # the simulator says what is wrong, if anything is
             raise NoTimetable from None
-        many = len(made.known)
-        forms = tuple([tuple([k if k >= 0 else many - 1 - k for k in form]) for form in made.forms])
-        begin = len(forms), len(made.coefficients), 0, 0, made.wrote, made.computes, False, len(made.mail)
-        kept, step = (
-            [k if k >= 0 else many - 1 - k for k in (made.model, made.asked)],
-            self._step(loop, many, forms),
-        )
-        lists = kept, (), range(len(made.mixed)), ()
-        versions = [x for stamp in made.mixed for x in stamp]
-        words = [*_listed(made.known), *_listed(versions), step, *begin, *chain(*map(_listed, lists))]
-        given = list[float]()
-        for mail in made.mail:
-            if mail is None:
-                words.append(-1)
-                continue
-            to, kind, vectors, its = mail
-            places = [self._places_of[i][j] for j in to]
-            vectors = [k if k >= 0 else many - 1 - k for k in vectors]
-            words += [
-                self._kind(kind),
-                False,
-                *_listed(places),
-                *_listed(vectors),
-                len(given),
-                len(given) + len(its),
-            ]
-            given += its
-        return [*made.coefficients, *given], words
 
-    def _step(self, loop: Loop, known: int, forms: tuple[tuple[int, ...], ...]) -> int:
-        """The number of such forms, whatever their coefficients are."""
-        if not forms:
-            return -1
-        if (known, forms) not in self._forms:
-            which = count()
-            varying = tuple([tuple([(k, 0.0, next(which)) for k in form]) for form in forms])
-            nowhere = State(b"", ())
-            number = len(self.done)
-            self.done.append(Done(number, known, varying, None, (), nowhere, (), False, (), (), False, False))
-            loop.made([0] * 12)
-            self._forms[known, forms] = number
-        return self._forms[known, forms]
+    def step(self, lengths: tuple[int, ...]) -> int:
+        """The number of forms with so many terms, whatever they are of and their coefficients are."""
+        if lengths not in self._forms:
+            first = begin_of(np.array(lengths)).tolist()
+            forms = tuple([tuple([(k, 0.0, k) for k in range(*ends)]) for ends in pairwise(first)])
+            self._forms[lengths] = len(self.done)
+            nothing: Any = State(b"", ()), (), False, (), (), False, False
+            self.done.append(Done(len(self.done), first[-1], forms, None, (), *nothing))
+            self.loop.made([0] * 12)
+        return self._forms[lengths]
 
-    def _answer(self, loop: Loop, i: int, question: Question) -> int:
+    def _answer(self, i: int, question: Question) -> int:
         if isinstance(question, Drawn):
             return question.draw(self._rngs[i])
         try:
-            return int(loop.evaluated(question.words, i)[0])
+            return int(self.loop.evaluated(question.words, i)[0])
         except ArithmeticError:  # (which the handler might catch)
             raise NoTimetable from None
 
-    def _leads(
-        self, loop: Loop, holder: State | Question, key: Any, edge: int, node: Question | Done
-    ) -> None:
+    def _leads(self, holder: State | Question, key: Any, edge: int, node: Question | Done) -> None:
         """That comes of a state, or of a question, when that happens, or is the answer."""
         holder.after[key] = node
         if not isinstance(node, Done):
-            loop.asked(self._place(node), () if isinstance(node, Drawn) else node.words)
+            self.loop.asked(self._place(node), () if isinstance(node, Drawn) else node.words)
             self._questions.append(node)
-        loop.learned(
+        self.loop.learned(
             self._place(holder), edge, node.number if isinstance(node, Done) else -1 - len(self._questions)
         )
 
@@ -206,9 +186,9 @@ class Discovered:
     def _mail(self, i: int, mail: Mail) -> list[int]:
         to = [self._names[i].index(name) for name in mail.to]
         ends = mail.numbers.start, mail.numbers.stop
-        return [self._kind(mail.kind), mail.published, *_listed(to), *_listed(mail.vectors), *ends]
+        return [self.kind(mail.kind), mail.published, *_listed(to), *_listed(mail.vectors), *ends]
 
-    def _kind(self, kind: type) -> int:
+    def kind(self, kind: type) -> int:
         """The number of a type of messages."""
         if kind not in self.kinds:
             self.kinds.append(kind)

@@ -64,20 +64,14 @@ class _World(ctypes.Structure):
 class Handlers(Protocol):
     """Who knows what agents make; agents are known by their numbers."""
 
-    def found(self, loop: "Loop", agent: int, what: int, answers: Sequence[int]) -> int:
+    def found(self, agent: int, what: int, answers: Sequence[int]) -> int:
         """The number of what a handler makes where that is not known, after these answers to questions."""
 
     def draw(self, agent: int, question: int) -> int:
         """The number of the answer to a question whose answer is drawn."""
 
     def called(
-        self,
-        loop: "Loop",
-        agent: int,
-        what: int,
-        values: Sequence[int],
-        numbers: Sequence[float],
-        source: Stamp,
+        self, agent: int, what: int, values: Sequence[int], numbers: Sequence[float], source: Stamp
     ) -> tuple[Sequence[float], Sequence[int]]:
         """What a handler makes that is called, when it hears these values and numbers: coefficients, and all
         else as `mailing.c` has it.
@@ -183,7 +177,7 @@ class Loop:
         return guarded
 
     def _found(self, agent: int, what: int, answers: int) -> int:
-        return self._handlers.found(self, agent, what, self._run.answers.at[:answers])
+        return self._handlers.found(agent, what, self._run.answers.at[:answers])
 
     def _draw(self, agent: int, question: int) -> int:
         return self._handlers.draw(agent, question)
@@ -193,7 +187,7 @@ class Loop:
         version: int,
     ) -> int:  # fmt: skip
         heard = values[:many], numbers[:count], Stamp(source, version)
-        coefficients, words = self._handlers.called(self, agent, what, *heard)
+        coefficients, words = self._handlers.called(agent, what, *heard)
         scales = array("d", coefficients)
         made = array("q", (scales.buffer_info()[0], *words))
         self._reply = made, scales  # as long as it is read

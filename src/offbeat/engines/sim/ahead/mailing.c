@@ -516,9 +516,15 @@ static void follows(Run *r, Int i)
     transmit(r, i, l);
 }
 
+/* A vector's, if these are those of a handler's vectors; NULL: it is called, and they are values. */
+static Int value_of(const Int *value, Int vector)
+{
+    return !value ? vector : vector < 0 ? NONE : value[vector];
+}
+
 /* What an effect of a handler gives away: type, whether it is published, to whom, vectors, and from which to
    which of the numbers; the words that follow. */
-static const Int *give(Run *r, Int i, const Int *words, const double *given)
+static const Int *give(Run *r, Int i, const Int *words, const Int *value, const double *given)
 {
     const Int kind = *words++, published = *words++;
     const List to = listed(&words), vectors = listed(&words);
@@ -528,7 +534,7 @@ static const Int *give(Run *r, Int i, const Int *words, const double *given)
         l->kind = kind, l->published = published, l->version = vectors.n ? r->agents[i].version : -1;
         memcpy(l->to, to.at + k, (size_t)l->receivers * sizeof *l->to);
         for (Int v = 0; v < vectors.n; v++)
-            l->value[v] = vectors.at[v] < 0 ? NONE : r->vectors.at[vectors.at[v]];
+            l->value[v] = value_of(value, vectors.at[v]);
         if (high > low)
             memcpy(l->number, given + low, (size_t)(high - low) * sizeof *given);
         post(r, i, l);
@@ -559,8 +565,8 @@ static void mix(Run *r, const Made *m, const Int *stamps)
         ROW(r->mixed, MixedRow, r->written, (int32_t)pair[k][0], pair[k][1]);
 }
 
-/* An agent's handler is called: of the vectors that it knew the values, with which coefficients it makes others,
-   whose versions entered its model, the number of its forms, and what it makes. */
+/* An agent's handler is called: with which coefficients it makes vectors, of which values, whose versions entered
+   its model, the number of its forms, and what it makes. Its vectors are values. */
 static const double *call(Run *r, Int i, Int what, const Int *heard, Int many, Int source, Int version, Made *m,
                           Int *step)
 {
@@ -619,10 +625,11 @@ static void happens(Run *r, Int i, Int what, const Int *heard, Int many, Int sou
         for (Int k = 0; k < m->forms; k++)
             PUSH(r->vectors, r->many++);
     }
+    const Int *value = a->called ? NULL : r->vectors.at;
     if (!m->idle) {
         a->own.n = 0;
         for (Int k = 0; k < m->kept.n; k++)
-            PUSH(a->own, m->kept.at[k] < 0 ? NONE : r->vectors.at[m->kept.at[k]]);
+            PUSH(a->own, value_of(value, m->kept.at[k]));
     }
     if (m->wrote) {
         a->version++;
@@ -639,7 +646,7 @@ static void happens(Run *r, Int i, Int what, const Int *heard, Int many, Int sou
             schedule(r, (Event){end, r->now, .priority = GRADIENT, .agent = i});
             words++;
         } else
-            words = give(r, i, words, coefficients ? coefficients + m->coefficients : NULL);
+            words = give(r, i, words, value, coefficients ? coefficients + m->coefficients : NULL);
     }
 }
 

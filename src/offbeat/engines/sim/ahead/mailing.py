@@ -15,7 +15,6 @@ from offbeat.core.system.streams import Purpose, python_stream
 from offbeat.core.vector import Parts, Vector
 from offbeat.engines.events import Started
 from offbeat.engines.recorder import Recorder
-from offbeat.engines.sim.ahead.called import Called
 from offbeat.engines.sim.ahead.discovered import Discovered
 from offbeat.engines.sim.ahead.instants import NoTimetable
 from offbeat.engines.sim.ahead.loop import Loop
@@ -43,19 +42,17 @@ class MailRun:
     ) -> None:
         if isinstance(new_rule(), Scheduled):  # it counts its steps: each is another state
             raise NoTimetable
-        n, seed, views, initial = topology.n, world.seed, topology.views(), task.initial()
-        rngs = [python_stream(seed, Purpose.ALGORITHM, i) for i in range(n)]
-        self._called = dict[int, Called]()
-        for i, view in enumerate(views):
-            agent = new_agent()
-            agent.join(i, n, Vector(initial), view, new_rule(), rngs[i])
+        n, seed, initial = topology.n, world.seed, task.initial()
+        agents = [new_agent() for _ in range(n)]
+        for i, (agent, view) in enumerate(zip(agents, topology.views(), strict=True)):
+            rng = python_stream(seed, Purpose.ALGORITHM, i)
+            agent.join(i, n, Vector(initial), view, new_rule(), rng)
             agent.check()
-            if isinstance(agent, Served) and agent.keeps_gradients and i == view.server:
-                self._called[i] = Called(agent)
-        self.n, self.discovered = n, Discovered(new_agent, new_rule, views, rngs, self._called)
+        called = [i for i, agent in enumerate(agents) if _varied(agent)]
+        self.n, self.discovered = n, Discovered(new_agent, new_rule, agents, called)
         self._values = MailValues(task, n, seed, self.discovered.done)
         post = Post(world, self.discovered.around, sum([part.nbytes for part in initial]))
-        self.loop = Loop(self.discovered, post, self._called)
+        self.loop = self.discovered.loop = Loop(self.discovered, post, called)
         self._recorder = Recorder(n, keep_trace)
 
     # -- as an engine ------------------------------------------------------------------------------
@@ -77,7 +74,7 @@ class MailRun:
 
     def _make(self) -> None:
         """All values so far, and what of the trace is new."""
-        theirs = [value for agent in self._called.values() for value in agent.values()]
+        theirs = [value for agent in self.discovered.agents.values() for value in agent.values()]
         held = np.append(self.loop.held(), [value.number for value in theirs]).astype(np.int64)
         numbers, many = self._values.make(self.loop.noted(), held)
         self.loop.renumbered(numbers, many)
@@ -122,3 +119,8 @@ class MailRun:
 
     def traced(self) -> Trace | TraceSummary:
         return self._recorder.traced()
+
+
+def _varied(agent: Agent) -> bool:
+    """Whether what an agent does hardly ever repeats itself."""
+    return isinstance(agent, Served) and agent.keeps_gradients and agent.me == agent.view.server
