@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from hypothesis import given, settings
@@ -16,6 +17,7 @@ from offbeat.algorithms import ALGORITHMS, find
 from offbeat.core.agent import Agent
 from offbeat.core.forms import larger, pin, total
 from offbeat.core.rules import SGD
+from offbeat.core.server import Model, Served
 from offbeat.core.vector import Vector
 from offbeat.engines.sim.ahead import discovered, mailing
 from offbeat.engines.sim.ahead.instants import NoTimetable
@@ -23,6 +25,7 @@ from offbeat.engines.sim.ahead.machine import BEGIN, COMPUTED, Machine
 from offbeat.engines.sim.ahead.mailing import MailRun
 from offbeat.engines.sim.ahead.numbers import Drawn, Question
 from offbeat.engines.sim.ahead.placeholders import NotLinear
+from offbeat.engines.sim.ahead.post import Post
 from offbeat.engines.sim.simulator import Simulator
 from offbeat.experiments.experiment import Experiment
 from offbeat.experiments.runs import Job, engines, run_one, simulator
@@ -337,6 +340,96 @@ def test_what_is_drawn_is_asked_for_and_then_known() -> None:
     assert one.computes and [mail.to for mail in one.effects if mail] == [(1,)]
     waits = machine.look(one.then, COMPUTED, [], nothing)
     assert not waits.forms and not waits.wrote and not waits.effects
+
+
+class Endless(Plain):
+    """Answers every letter by one."""
+
+    def on_message(self, src: int, message: Note) -> None:
+        self.send(src, Note(self.x))
+
+
+def test_where_the_clock_stands_the_simulator_says_so() -> None:
+    run, _ = both(Endless, communication="constant mean 0")
+    with pytest.raises(NoTimetable):
+        run.start()
+        run.run(20.0)
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError("no number")])
+def test_what_is_raised_while_events_ask_comes_out_of_them(
+    error: type[BaseException] | BaseException, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also Ctrl-C, which C code knows nothing of."""
+    (engine,) = engines([job("adpsgd")])
+    engine.start()
+    monkeypatch.setattr(Post, "delays", Mock(side_effect=error))
+    with pytest.raises(KeyboardInterrupt if error is KeyboardInterrupt else ValueError):
+        engine.run(1000.0)
+
+
+@dataclass
+class Averages(Served):
+    """The last gradients; the server mixes in what it began with, and says how many letters it has heard."""
+
+    keeps_gradients = True
+    kept: list[Vector] = field(init=False, repr=False, default_factory=list)
+    heard: float = field(init=False, default=0.0)
+
+    def serve(self, j: int, k: int, g: Vector) -> None:
+        self.kept = [*self.kept[-2:], g]
+        self.heard += self.rng.random() + 0.5 * (self.now > 3.0)
+        self.step(total(self.kept[1:], start=self.kept[0]) / (1.0 + self.heard))
+        self.x = 0.5 * self.x + 0.25 * pin(self.x) + (self.x - self.kept[-1]) * 0.25
+        self.answer(j)
+
+
+class Parts(Averages):
+    """Needs numbers."""
+
+    def serve(self, j: int, k: int, g: Vector) -> None:
+        self.step(g, late=int(g.norm() > 1.0))
+        self.answer(j)
+
+
+class Registers(Averages):
+    """Publishes."""
+
+    def answer(self, *agents: int) -> None:
+        self.publish(self.view.listeners, Note(self.x))
+
+
+class Older(Averages):
+    """Answers by the model of before the last step."""
+
+    def serve(self, j: int, k: int, g: Vector) -> None:
+        before = self.x
+        self.step(g)
+        self.send([i for i in [j] if i != self.me], Model(self.round, before))
+        if j == self.me:
+            self.begin()
+
+
+@pytest.mark.parametrize("world", WORLDS)
+@pytest.mark.parametrize("optimizer", ["sgd", "momentum"])
+def test_a_server_that_is_called_is_the_simulators(world: dict[str, Any], optimizer: str) -> None:
+    mine, oracle = both(Averages, topology="star", optimizer=optimizer, **world)
+    for engine in (mine, oracle):
+        engine.start()
+        engine.run(7.0)
+        engine.run(20.0)
+    assert mine.traced().digest() == oracle.traced().digest()
+    assert all(a.equal(b) for a, b in zip(mine.everybody(), oracle.everybody(), strict=True))
+
+
+@pytest.mark.parametrize("kind", [Parts, Registers, Older])
+def test_a_called_server_that_does_something_else_is_left_to_the_simulator(kind: type[Agent]) -> None:
+    run, oracle = both(kind, topology="star")
+    with pytest.raises(NoTimetable):
+        run.start()
+        run.run(20.0)
+    oracle.start()
+    oracle.run(20.0)
 
 
 def test_of_the_table_these_meet() -> None:
