@@ -164,7 +164,7 @@ def test_bits_do_not_depend_on_the_width_of_the_vectors(functions: ctypes.CDLL) 
     info = Path("/proc/cpuinfo")
     if not info.exists() or not {"avx512f", "fma"} <= set(info.read_text().split()):
         pytest.skip("needs a processor with AVX-512")
-    narrow, _ = native.loaded("offbeat.tasks", "softmax.c", (*softmax.FLAGS, "-mno-avx512f"))
+    narrow, _ = native.loaded("offbeat.tasks", ("softmax.c",), (*softmax.FLAGS, "-mno-avx512f"))
     for features, classes, scale in ((784, 10, BYTES), (50, 7, FLOATS)):
         t = task(features, classes, scale)
         models, index = drawn(t, 4, 33)

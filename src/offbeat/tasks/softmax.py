@@ -50,7 +50,7 @@ def name() -> str:
 def _load() -> tuple[ctypes.CDLL | None, str]:
     """The functions, None if they cannot be had, and what to call them."""
     try:
-        library, title = native.loaded(__package__, "softmax.c", FLAGS)
+        library, title = native.loaded(__package__, ("softmax.c",), FLAGS)
         _check(library)
     except native.FAILURES as why:
         return None, f"torch ({why})"

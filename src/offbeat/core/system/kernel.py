@@ -241,7 +241,7 @@ def _call(function: Function, out: Tensor, terms: Terms) -> None:
 def _load() -> tuple[dict[tuple[str, torch.dtype], Function], str]:
     """The functions by name and dtype, none if they cannot be had, and what to call them."""
     try:
-        library, title = native.loaded(__package__, "kernel.c", (*FLAGS, f"-DFUSED={_fused():d}"))
+        library, title = native.loaded(__package__, ("kernel.c",), (*FLAGS, f"-DFUSED={_fused():d}"))
         functions = _checked(library)
     except native.FAILURES as why:
         return {}, f"torch ({why})"

@@ -1,6 +1,6 @@
 """C functions that are compiled on the machine that runs them, at first use, and kept in the user's cache.
 
-    library, title = loaded(__package__, "kernel.c", ("-ffp-contract=off",))
+    library, title = loaded(__package__, ("kernel.c",), ("-ffp-contract=off",))
 
 Whoever uses this compares what it computes with what it should, and has another way to do the work, with a
 name that gives the reason, wherever one of `FAILURES` comes.
@@ -34,8 +34,9 @@ class KernelError(OffbeatError):
 FAILURES = (KernelError, subprocess.SubprocessError, OSError, RuntimeError, ValueError, AttributeError)
 
 
-def loaded(package: str, source: str, flags: Sequence[str]) -> tuple[ctypes.CDLL, str]:
-    """The library of that file of the package, from the cache if it is there and whole; the compiler's title.
+def loaded(package: str, sources: Sequence[str], flags: Sequence[str]) -> tuple[ctypes.CDLL, str]:
+    """The library of these files of the package, which are compiled as one, from the cache if it is there and
+    whole; the compiler's title.
 
     Its name holds all that the result depends on, and the SHA-256 of its own content: what is cut or damaged
     is built anew before anything runs it. Several processes may build it at once. Where the cache cannot be
@@ -43,9 +44,12 @@ def loaded(package: str, source: str, flags: Sequence[str]) -> tuple[ctypes.CDLL
     """
     command = _compiler()
     banner = _run([*command, "--version"])
-    text = resources.files(package).joinpath(source).read_bytes()
+    files = [resources.files(package).joinpath(source) for source in sources]
+    text = b"".join([b'#line 1 "%b"\n%b' % (file.name.encode(), file.read_bytes()) for file in files])
     options, named = (*FLAGS, *flags), title(command, banner)
-    stem = f"{Path(source).stem}-{_sha256(repr((text, command, banner, options, _processor())).encode())}"
+    stem = (
+        f"{Path(sources[-1]).stem}-{_sha256(repr((text, command, banner, options, _processor())).encode())}"
+    )
     build = [*command, *options, "-x", "c", "-", "-lm", "-o"]
     try:
         folder = _folder()

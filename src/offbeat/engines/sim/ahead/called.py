@@ -70,7 +70,7 @@ class Called:
         return [*there.values()]
 
     def begins(self, now: float, number: int) -> tuple[list[float], list[int]]:
-        """What the first event makes: coefficients and numbers, and all else, as `mailing.c` has it. Values
+        """What the first event makes: coefficients and numbers, and all else, as `compiled/` has it. Values
         that are made have the next numbers, from this one on.
         """
         return self._made(now, number, self._agent.start)

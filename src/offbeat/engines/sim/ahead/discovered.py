@@ -167,7 +167,7 @@ class Discovered:
         )
 
     def _words(self, i: int, done: Done) -> list[int]:
-        """The same in numbers, as the events have it: see `Made` in mailing.c."""
+        """The same in numbers, as the events have it: see `Made` in `compiled/`."""
         groups = done.counts.groups if done.counts else ((), ())
         begin = len(done.forms), len(groups[1]), len(groups[0]), self._place(done.then)
         lists = done.kept, done.stamps, done.mixed, done.counts.words if done.counts else ()

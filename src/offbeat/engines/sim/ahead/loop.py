@@ -1,4 +1,4 @@
-"""The compiled events of agents that mail one another (`mailing.c`): what they are told, what they ask, what
+"""The compiled events of agents that mail one another (`compiled/`): what they are told, what they ask, what
 they have noted.
 """
 
@@ -21,8 +21,11 @@ from offbeat.engines.sim.ahead.mail_values import Noted
 from offbeat.engines.sim.ahead.post import Post
 from offbeat.engines.sim.ahead.timetable import Ints
 
+SOURCES = [
+    f"compiled/{name}.c" for name in ("types", "numbers", "handlers", "queue", "letters", "events", "mailing")
+]
 KINDS = 64  # types of messages, at most
-BEGIN, COMPUTED, LETTERS = range(3)  # what happens to an agent: see `mailing.c`
+BEGIN, COMPUTED, LETTERS = range(3)  # what happens to an agent: see `compiled/`
 FLAGS = "-ffp-contract=off", "-std=c11", f"-DKINDS={KINDS}", f"-DCHUNK={CHUNK}"
 ENDED, PAUSED, GIVEN_UP = range(3)
 
@@ -74,7 +77,7 @@ class Handlers(Protocol):
         self, agent: int, what: int, values: Sequence[int], numbers: Sequence[float], source: Stamp
     ) -> tuple[Sequence[float], Sequence[int]]:
         """What a handler makes that is called, when it hears these values and numbers: coefficients, and all
-        else as `mailing.c` has it.
+        else as `compiled/` has it.
         """
 
 
@@ -100,7 +103,7 @@ class _Python(ctypes.Structure):
 def _library() -> ctypes.CDLL:
     """The compiled functions. Raises NoTimetable where they cannot be had."""
     try:
-        library, _ = native.loaded(__package__, "mailing.c", FLAGS)
+        library, _ = native.loaded(__package__, SOURCES, FLAGS)
     except native.FAILURES as why:
         raise NoTimetable from why
     for name, result, *arguments in (
@@ -115,7 +118,7 @@ def _library() -> ctypes.CDLL:
         ("model_of", _int, _pointer, _int), ("numbers_of", _floats, _pointer, _int),
         ("carried", _ints, _pointer, _int),
     ):  # fmt: skip
-        function = getattr(library, name)
+        function = getattr(library, f"mail_{name}")
         function.restype, function.argtypes = result, arguments
     return library
 
@@ -125,7 +128,7 @@ def evaluated(words: Sequence[int], now: float, numbers: Any) -> list[float]:
     ArithmeticError.
     """
     program, results = (_int * len(words))(*words), (_float * words[1 + 4 * words[0]])()
-    if not _library().evaluated(program, now, numbers, (_float * words[0])(), results):
+    if not _library().mail_evaluated(program, now, numbers, (_float * words[0])(), results):
         raise ArithmeticError
     return [*results]
 
@@ -151,10 +154,10 @@ class Loop:
         numbers = self._n, *flags, post.model_bytes, *codes, post.bandwidth
         world = _World(*numbers, *(each.ctypes.data for each in self._arrays))
         self._calls = _Python(*(_TYPES[name](self._guarded(name)) for name in _CALLS))
-        self._at = self._library.begun(world, self._calls)
+        self._at = self._library.mail_begun(world, self._calls)
         if not self._at:
             raise MemoryError
-        weakref.finalize(self, self._library.end, self._at)
+        weakref.finalize(self, self._library.mail_end, self._at)
         self._run = _Run.from_address(self._at)
 
     # -- what it asks ------------------------------------------------------------------------------
@@ -224,11 +227,11 @@ class Loop:
     def start(self, places: Sequence[int]) -> None:
         """Every agent begins, in the state of that place."""
         array = np.array(places, dtype=np.int64)
-        self._went(self._library.start(self._at, array.ctypes.data))
+        self._went(self._library.mail_start(self._at, array.ctypes.data))
 
     def run(self, until: float, most: int) -> bool:
         """All up to that time; or until so many values are noted, and then it is not done."""
-        return self._went(self._library.run(self._at, until, most)) == ENDED
+        return self._went(self._library.mail_run(self._at, until, most)) == ENDED
 
     def _went(self, how: int) -> int:
         if how != GIVEN_UP:
@@ -239,17 +242,17 @@ class Loop:
 
     def learned(self, place: int, key: int, node: int) -> None:
         """From now on that comes of a place: what a handler makes (its number), or a question (-2 - its)."""
-        self._need(self._library.learned(self._at, place, key, node))
+        self._need(self._library.mail_learned(self._at, place, key, node))
 
     def made(self, words: Sequence[int]) -> None:
         """What one more handler makes."""
         array = np.array(words, dtype=np.int64)
-        self._need(self._library.made(self._at, array.ctypes.data, len(array)))
+        self._need(self._library.mail_made(self._at, array.ctypes.data, len(array)))
 
     def asked(self, place: int, words: Sequence[int]) -> None:
         """One more question, whose answers lead on from that place; without words it is drawn."""
         array = np.array(words, dtype=np.int64)
-        self._need(self._library.asked(self._at, place, array.ctypes.data, len(array)))
+        self._need(self._library.mail_asked(self._at, place, array.ctypes.data, len(array)))
 
     def _need(self, there: int) -> None:
         if not there:
@@ -260,7 +263,7 @@ class Loop:
     @property
     def coming(self) -> float:
         """When something happens next."""
-        when: float = self._library.coming(self._at)
+        when: float = self._library.mail_coming(self._at)
         return when
 
     def counts(self) -> tuple[int, int, int]:
@@ -270,7 +273,7 @@ class Loop:
     @property
     def steps(self) -> list[int]:
         """Of each agent."""
-        return [self._library.steps_of(self._at, i) for i in range(self._n)]
+        return [self._library.mail_steps_of(self._at, i) for i in range(self._n)]
 
     @property
     def now(self) -> float:
@@ -289,19 +292,19 @@ class Loop:
 
     def models(self) -> list[int]:
         """The value that each agent's model is."""
-        return [self._library.model_of(self._at, i) for i in range(self._n)]
+        return [self._library.mail_model_of(self._at, i) for i in range(self._n)]
 
     def place(self, agent: int) -> int:
         """That of an agent's state."""
-        return int(self._library.place_of(self._at, agent))
+        return int(self._library.mail_place_of(self._at, agent))
 
     def evaluated(self, words: Sequence[int], agent: int) -> list[float]:
         """What a program makes now of the numbers that an agent has. Raises ArithmeticError."""
-        return evaluated(words, self._run.now, self._library.numbers_of(self._at, agent))
+        return evaluated(words, self._run.now, self._library.mail_numbers_of(self._at, agent))
 
     def carried(self, agent: int) -> list[int]:
         """Bytes that an agent sent, to each of `around`."""
-        sent: list[int] = self._library.carried(self._at, agent)[: len(self._post.around[agent])]
+        sent: list[int] = self._library.mail_carried(self._at, agent)[: len(self._post.around[agent])]
         return sent
 
     def noted(self) -> Noted:
@@ -310,13 +313,13 @@ class Loop:
 
     def held(self) -> Ints:
         """The values that agents have, and that are under way."""
-        values = np.empty(self._library.held(self._at, None, None, 0), dtype=np.int64)
-        self._library.held(self._at, values.ctypes.data, None, 0)
+        values = np.empty(self._library.mail_held(self._at, None, None, 0), dtype=np.int64)
+        self._library.mail_held(self._at, values.ctypes.data, None, 0)
         return values
 
     def renumbered(self, held: Ints, many: int) -> None:
         """What was noted is made; those values have these numbers now, of so many."""
-        self._library.held(self._at, None, np.ascontiguousarray(held, np.int64).ctypes.data, many)
+        self._library.mail_held(self._at, None, np.ascontiguousarray(held, np.int64).ctypes.data, many)
 
     def rows(self) -> tuple[list[bytes], int, list[int]]:
         """Those of the tables of a trace that are new; how many writes there were in all; and types of
@@ -324,7 +327,7 @@ class Loop:
         """
         lists = [getattr(self._run, name) for name in TABLES]
         rows = [ctypes.string_at(each.at, each.n) if each.n else b"" for each in lists]
-        self._library.recorded(self._at)
+        self._library.mail_recorded(self._at)
         return rows, int(self._run.written), self._run.order.at[: self._run.order.n]
 
 

@@ -13,7 +13,7 @@ from offbeat.core.vector import Vector, form
 from offbeat.engines.sim.ahead.placeholders import NotLinear
 
 SIGNS = "+", "-", "*", "/", "**", "max", "neg", "<", "<=", ">", ">=", "==", "!=", "constant"
-"""Operations, as `mailing.c` numbers them."""
+"""Operations, as `compiled/numbers.c` numbers them."""
 DRAWS = "choice", "randrange", "randint", "getrandbits"
 """What may be drawn: numbers that repeat themselves."""
 
