@@ -3,6 +3,8 @@ the oracle.
 """
 
 import math
+import signal
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -356,16 +358,36 @@ def test_where_the_clock_stands_the_simulator_says_so() -> None:
         run.run(20.0)
 
 
-@pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError("no number")])
+@pytest.mark.parametrize("call", ["delays", "instants", "lost"])
 def test_what_is_raised_while_events_ask_comes_out_of_them(
-    error: type[BaseException] | BaseException, monkeypatch: pytest.MonkeyPatch
+    call: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """Also Ctrl-C, which C code knows nothing of."""
+    (engine,) = engines([job("rasgp", loss=0.5, latency=0.1)])
+    engine.start()
+    before = sys.unraisablehook
+    monkeypatch.setattr(Post, call, Mock(side_effect=ValueError("no number")))
+    with pytest.raises(ValueError, match="no number"):
+        engine.run(1000.0)
+    assert capfd.readouterr() == ("", "") and sys.unraisablehook is before
+
+
+def test_a_signal_comes_out_of_events_too(capfd: pytest.CaptureFixture[str]) -> None:
+    """Python sees to it as soon as it is asked: before a call has begun, whose error C code would not see."""
+
+    def interrupted(number: int, frame: Any) -> None:
+        raise KeyboardInterrupt
+
     (engine,) = engines([job("adpsgd")])
     engine.start()
-    monkeypatch.setattr(Post, "delays", Mock(side_effect=error))
-    with pytest.raises(KeyboardInterrupt if error is KeyboardInterrupt else ValueError):
-        engine.run(1000.0)
+    before = signal.signal(signal.SIGALRM, interrupted)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.05)
+        with pytest.raises(KeyboardInterrupt):
+            engine.run(1e6)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert capfd.readouterr() == ("", "")
 
 
 @dataclass

@@ -3,7 +3,8 @@ they have noted.
 """
 
 import ctypes
-import math
+import sys
+import threading
 import weakref
 from array import array
 from collections.abc import Callable, Collection, Sequence
@@ -38,6 +39,7 @@ def _list(kind: Any) -> type[ctypes.Structure]:
 
 
 _Ints, _Floats, _Bytes = _list(_ints), _list(_floats), _list(_pointer)
+COUNTS = "raised", "number", "messages", "bytes", "many", "written"
 NOTED = "steps", "first", "known", "taken", "asked", "at", "agent"
 TABLES = "events", "writes", "mixed", "transmissions"
 
@@ -46,7 +48,7 @@ class _Run(ctypes.Structure):
     """What may be read of a run."""
 
     _fields_ = (
-        ("now", _float), *((name, _int) for name in ("number", "messages", "bytes", "many", "written")),
+        ("now", _float), *((name, _int) for name in COUNTS),
         *((name, _Ints) for name in NOTED), ("coefficients", _Floats), *((name, _Bytes) for name in TABLES),
         ("answers", _Ints), ("kinds", _Ints), ("order", _Ints),
     )  # fmt: skip
@@ -81,17 +83,16 @@ class Handlers(Protocol):
         """
 
 
-_CALLS = {
+_CALLS: dict[str, tuple[Any, ...]] = {
     "found": (_int, _int, _int, _int),
     "draw": (_int, _int, _int),
     "called": (_int, _int, _int, _ints, _int, _floats, _int, _int, _int),
-    "delays": (_int, _int, _int, _pointer),
+    "delays": (None, _int, _int, _pointer),
     "ends": (_float, _int, _int, _float, _float),
     "instants": (_int, _int, _ints, _int, _int, _float, _float, _pointer, _pointer, _pointer),
-    "lost": (_int, _int, _ints, _int, ctypes.POINTER(ctypes.c_char)),
+    "lost": (None, _int, _ints, _int, ctypes.POINTER(ctypes.c_char)),
     "parted": (_int, _int, _int, _float),
 }
-REFUSED = {"called": 0}  # an address; of numbers -1, or what is none
 _TYPES = {name: ctypes.CFUNCTYPE(*types) for name, types in _CALLS.items()}
 
 
@@ -153,7 +154,7 @@ class Loop:
         flags = post.unicast, post.uniform, post.lossy, post.cuts
         numbers = self._n, *flags, post.model_bytes, *codes, post.bandwidth
         world = _World(*numbers, *(each.ctypes.data for each in self._arrays))
-        self._calls = _Python(*(_TYPES[name](self._guarded(name)) for name in _CALLS))
+        self._calls = _Python(*(kind(getattr(self, f"_{name}")) for name, kind in _TYPES.items()))
         self._at = self._library.mail_begun(world, self._calls)
         if not self._at:
             raise MemoryError
@@ -161,23 +162,6 @@ class Loop:
         self._run = _Run.from_address(self._at)
 
     # -- what it asks ------------------------------------------------------------------------------
-
-    def _guarded(self, name: str) -> Callable[..., float]:
-        """What the events call: it keeps an error, and returns what is no answer."""
-        call, refused = (
-            getattr(self, f"_{name}"),
-            math.nan if _CALLS[name][0] is _float else REFUSED.get(name, -1),
-        )
-
-        def guarded(*args: Any) -> float:
-            try:
-                answer: float = call(*args)
-            except BaseException as error:  # also KeyboardInterrupt: C code cannot be left by it
-                self._raised = error
-                return refused
-            return answer
-
-        return guarded
 
     def _found(self, agent: int, what: int, answers: int) -> int:
         return self._handlers.found(agent, what, self._run.answers.at[:answers])
@@ -196,9 +180,8 @@ class Loop:
         self._reply = made, scales  # as long as it is read
         return made.buffer_info()[0]
 
-    def _delays(self, which: int, agent: int, to: Any) -> int:
+    def _delays(self, which: int, agent: int, to: Any) -> None:
         _write(to, _float, self._post.delays(which, agent))
-        return 0
 
     def _ends(self, which: int, agent: int, start: float, work: float) -> float:
         return self._post.ends(which, agent, start, work)
@@ -214,10 +197,9 @@ class Loop:
         _write(who, _int, [k for _, there in instants for k in there])
         return some
 
-    def _lost(self, agent: int, to: Any, many: int, missed: Any) -> int:
+    def _lost(self, agent: int, to: Any, many: int, missed: Any) -> None:
         for k in self._post.lost(agent, to[:many]):
             missed[k] = 1
-        return 0
 
     def _parted(self, agent: int, place: int, now: float) -> int:
         return self._post.parted(agent, place, now)
@@ -227,18 +209,34 @@ class Loop:
     def start(self, places: Sequence[int]) -> None:
         """Every agent begins, in the state of that place."""
         array = np.array(places, dtype=np.int64)
-        self._went(self._library.mail_start(self._at, array.ctypes.data))
+        self._go(self._library.mail_start, array.ctypes.data)
 
     def run(self, until: float, most: int) -> bool:
         """All up to that time; or until so many values are noted, and then it is not done."""
-        return self._went(self._library.mail_run(self._at, until, most)) == ENDED
+        return self._go(self._library.mail_run, until, most) == ENDED
 
-    def _went(self, how: int) -> int:
-        if how != GIVEN_UP:
-            return how
+    def _go(self, events: Callable[..., int], *args: float) -> int:
+        """Python cannot leave C code by an error, and says that it ignores it: here it is kept instead, also
+        that of a signal such as Ctrl-C, which comes before a call has begun.
+        """
+        before, me = sys.unraisablehook, threading.get_ident()
+
+        def kept(unraisable: Any) -> None:
+            if threading.get_ident() == me and "ctypes callback" in (unraisable.err_msg or ""):
+                self._run.raised, self._raised = True, unraisable.exc_value
+            else:
+                before(unraisable)
+
+        try:
+            sys.unraisablehook = kept
+            how = events(self._at, *args)
+        finally:
+            sys.unraisablehook = before
         if self._raised is not None:
             raise self._raised
-        raise NoTimetable
+        if how == GIVEN_UP:
+            raise NoTimetable
+        return how
 
     def learned(self, place: int, key: int, node: int) -> None:
         """From now on that comes of a place: what a handler makes (its number), or a question (-2 - its)."""

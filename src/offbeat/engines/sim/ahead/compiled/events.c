@@ -35,8 +35,7 @@ static Handled call(Run *r, Int i, const Heard *h)
     const Floats *numbers = &r->agents[i].numbers;
     const Int *words =
         r->python.called(i, h->what, h->values, h->many, numbers->at, numbers->n, h->source, h->version);
-    if (!words)
-        give_up(r);
+    answered(r);
     const double *coefficients = (const double *)(uintptr_t)*words++;
     const List known = listed(&words), versions = listed(&words);
     const Int step = *words++;
@@ -67,6 +66,7 @@ static void compute(Run *r, Int i)
     const double work = delay(r, i, COMPUTES);
     const int slow = r->world.slow[COMPUTES][i] != 0;
     const double end = slow ? r->python.ends(COMPUTES, i, r->now, work) : r->now + work;
+    answered(r);
     schedule(r, (Event){end, r->now, .priority = GRADIENT, .agent = i});
 }
 
@@ -162,6 +162,14 @@ static void leave(Run *r, Int j, Int place, Letter *l)
     l->uses++;
 }
 
+/* Whether a cut parts an agent from that one around it. */
+static int parted(Run *r, Int i, Int to)
+{
+    const int apart = r->world.cut && r->python.parted(i, to, r->now);
+    answered(r);
+    return apart;
+}
+
 /* A letter is with some of its receivers; perhaps the next begins. */
 static void arrived(Run *r, const Event *event)
 {
@@ -170,8 +178,8 @@ static void arrived(Run *r, const Event *event)
     Letter *l = event->letter;
     r->there = event->there;
     if (l->published && r->world.lossy && !l->drawn) {
-        if (r->python.lost(i, l->to, l->receivers, l->missed) < 0)
-            give_up(r);
+        r->python.lost(i, l->to, l->receivers, l->missed);
+        answered(r);
         l->drawn = 1;
     }
     for (Int k = 0; k < event->many; k++) {
@@ -181,7 +189,7 @@ static void arrived(Run *r, const Event *event)
             give_up(r);
         if (!l->published)
             hears(r, j, place, l, r->now, 0);
-        else if (!l->missed[index] && !(r->world.cut && r->python.parted(i, to, r->now)))
+        else if (!l->missed[index] && !parted(r, i, to))
             leave(r, j, place, l);
     }
     if (event->frees)

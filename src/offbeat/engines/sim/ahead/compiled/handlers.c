@@ -103,12 +103,13 @@ static Int becomes(Run *r, Int i, Int what)
         const Question *q = r->questions.at - 2 - node;
         place = q->place;
         key = q->words ? *results(r, q->words, &a->numbers) != 0 : r->python.draw(i, -2 - node);
-        if (key < 0)
-            give_up(r);
+        answered(r);
         PUSH(r->answers, key);
     }
-    if (node < 0 && (node = r->python.found(i, what, r->answers.n)) < 0)
-        give_up(r);
+    if (node < 0) {
+        node = r->python.found(i, what, r->answers.n);
+        answered(r);
+    }
     return node;
 }
 

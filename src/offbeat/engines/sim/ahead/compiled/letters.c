@@ -32,6 +32,7 @@ static void transmit(Run *r, Int i, Letter *l)
     l->start = r->now;
     if (w->uniform) {
         end = w->slow[SENDS][i] ? r->python.ends(SENDS, i, r->now, work) : r->now + work / w->bandwidth;
+        answered(r);
         l->uses++;
         const Event event = {
             end, .priority = DELIVERY, .agent = i, .letter = l, .frees = 1, .many = l->receivers};
@@ -43,8 +44,7 @@ static void transmit(Run *r, Int i, Letter *l)
         ROOM(r->who, l->receivers);
         const Int many = r->python.instants(
             i, l->to, l->receivers, !l->published, r->now, work, r->when.at, r->counts.at, r->who.at);
-        if (many < 0)
-            give_up(r);
+        answered(r);
         end = r->when.at[many];
         for (Int k = 0, from = 0; k < many; from += r->counts.at[k++]) {
             Event event = {r->when.at[k], .priority = DELIVERY, .agent = i, .letter = l,

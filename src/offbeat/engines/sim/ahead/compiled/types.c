@@ -83,18 +83,18 @@ typedef struct { int64_t write; int32_t source; int64_t version; } MixedRow;
 typedef struct { double start, end; int32_t agent; int16_t kind; int64_t bytes; } TransmissionRow;
 #pragma pack(pop)
 
-/* What is asked of Python; below 0, or not a number: it raised an error. */
+/* What is asked of Python; after each call `answered` has to see whether it raised an error. */
 typedef struct {
     Int (*found)(Int agent, Int what, Int answers); /* what it makes, or asks first: the node of a handler */
     Int (*draw)(Int agent, Int question);           /* the number of the answer */
-    /* what a handler makes that is called: see `call`; NULL: an error */
+    /* what a handler makes that is called: see `call` */
     const Int *(*called)(Int agent, Int what, const Int *values, Int many, const double *numbers, Int count,
                          Int source, Int version);
-    Int (*delays)(Int which, Int agent, double *to);
+    void (*delays)(Int which, Int agent, double *to);
     double (*ends)(Int which, Int agent, double start, double work); /* who is slowed down */
     Int (*instants)(Int agent, const Int *to, Int many, Int waits, double start, double work, double *when,
                     Int *counts, Int *who); /* of a transmission; the last of `when`: the link is free */
-    Int (*lost)(Int agent, const Int *to, Int many, char *missed);
+    void (*lost)(Int agent, const Int *to, Int many, char *missed);
     Int (*parted)(Int agent, Int place, double now);
 } Python;
 
@@ -107,6 +107,7 @@ typedef struct {
 /* Public, in this order, is what loop.py reads: from `now` to `order`. */
 typedef struct {
     double now;
+    Int raised; /* whether Python has raised an error: its answer is none */
     Int number, messages, bytes, many, written; /* events; of transmissions; values; writes so far */
     Ints steps, first, known, taken, asked, at, agent; /* what is to be made: see mail_values.py */
     Floats coefficients;
@@ -129,6 +130,12 @@ typedef struct {
 } Run;
 
 static void give_up(Run *r) { longjmp(r->out, 1); }
+
+static void answered(Run *r)
+{
+    if (r->raised)
+        give_up(r);
+}
 
 /* With room for so many; NULL if there is no memory. */
 static void *larger(void *at, Int *room, Int needed, size_t each)
