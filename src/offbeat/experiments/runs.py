@@ -53,7 +53,6 @@ from offbeat.world.sending import why_no_timetable
 
 AUTO, LEVELS = "auto", "levels"
 Timed = RingRun | RoundRun | MailRun
-MAILING = Meeting, RASGP, Served
 HOW = (AUTO, LEVELS, *EXECUTORS)  # of evaluation; auto: by levels where a timetable is known, else batched
 TOGETHER = 8, 1024  # runs that are made side by side, at most, and their agents: by then every call is wide
 
@@ -117,7 +116,7 @@ class Job:
         if not isinstance(self.setup.steps.by, Optimizer):
             return None
         known = isinstance(agent, Rounds) and agent.local_steps == 1
-        return MailRun if isinstance(agent, MAILING) else RoundRun if known else None
+        return MailRun if isinstance(agent, Meeting | RASGP | Served) else RoundRun if known else None
 
     @property
     def heard(self) -> float:

@@ -71,6 +71,26 @@ def terminable() -> Iterator[None]:
 
 
 @contextmanager
+def kept_from_calls(keep: Callable[[BaseException], None]) -> Iterator[None]:
+    """Have this called meanwhile with what is raised where C code calls Python, in this thread; also by a
+    signal such as Ctrl-C, which comes before the call has begun. Else Python says that it ignores it.
+    """
+
+    def ignored(lost: "sys.UnraisableHookArgs") -> None:
+        if here == threading.get_ident() and "ctypes callback" in (lost.err_msg or "") and lost.exc_value:
+            keep(lost.exc_value)
+        else:
+            before(lost)
+
+    before, here = sys.unraisablehook, threading.get_ident()
+    try:
+        sys.unraisablehook = ignored
+        yield
+    finally:
+        sys.unraisablehook = before
+
+
+@contextmanager
 def deferred() -> Iterator[None]:
     """Have one of these signals, or Ctrl-C, wait until this is done; one more ends it at once."""
     came: list[int] = []

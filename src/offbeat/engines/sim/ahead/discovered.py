@@ -10,8 +10,9 @@ from offbeat.core.agent import Agent
 from offbeat.core.rules import Rule
 from offbeat.core.vector import Stamp
 from offbeat.engines.sim.ahead.called import Called
+from offbeat.engines.sim.ahead.compiled import KINDS
 from offbeat.engines.sim.ahead.instants import NoTimetable
-from offbeat.engines.sim.ahead.loop import BEGIN, COMPUTED, KINDS, LETTERS, Loop
+from offbeat.engines.sim.ahead.loop import BEGIN, COMPUTED, LETTERS, Loop
 from offbeat.engines.sim.ahead.machine import BEGIN as BEGINS
 from offbeat.engines.sim.ahead.machine import COMPUTED as IS_COMPUTED
 from offbeat.engines.sim.ahead.machine import Done, Machine, Mail, State, What

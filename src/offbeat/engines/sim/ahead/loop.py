@@ -3,42 +3,31 @@ they have noted.
 """
 
 import ctypes
-import sys
-import threading
 import weakref
 from array import array
 from collections.abc import Callable, Collection, Sequence
-from functools import cache
 from typing import Any, Protocol
 
 import numpy as np
 
-from offbeat.core.system import native
-from offbeat.core.system.streams import CHUNK
+from offbeat.core.system.signals import kept_from_calls
 from offbeat.core.vector import Stamp
 from offbeat.engines.events import LAYOUTS, GradientDone, MailReceived, RegisterRead
+from offbeat.engines.sim.ahead.compiled import FLOAT, FLOATS, INT, INTS, POINTER, library
 from offbeat.engines.sim.ahead.instants import NoTimetable
 from offbeat.engines.sim.ahead.mail_values import Noted
 from offbeat.engines.sim.ahead.post import Post
 from offbeat.engines.sim.ahead.timetable import Ints
 
-SOURCES = [
-    f"compiled/{name}.c" for name in ("types", "numbers", "handlers", "queue", "letters", "events", "mailing")
-]
-KINDS = 64  # types of messages, at most
 BEGIN, COMPUTED, LETTERS = range(3)  # what happens to an agent: see `compiled/`
-FLAGS = "-ffp-contract=off", "-std=c11", f"-DKINDS={KINDS}", f"-DCHUNK={CHUNK}"
 ENDED, PAUSED, GIVEN_UP = range(3)
-
-_int, _float, _pointer = ctypes.c_int64, ctypes.c_double, ctypes.c_void_p
-_ints, _floats = ctypes.POINTER(_int), ctypes.POINTER(_float)
 
 
 def _list(kind: Any) -> type[ctypes.Structure]:
-    return type("List", (ctypes.Structure,), {"_fields_": [("n", _int), ("room", _int), ("at", kind)]})
+    return type("List", (ctypes.Structure,), {"_fields_": [("n", INT), ("room", INT), ("at", kind)]})
 
 
-_Ints, _Floats, _Bytes = _list(_ints), _list(_floats), _list(_pointer)
+_Ints, _Floats, _Bytes = _list(INTS), _list(FLOATS), _list(POINTER)
 COUNTS = "raised", "number", "messages", "bytes", "many", "written"
 NOTED = "steps", "first", "known", "taken", "asked", "at", "agent"
 TABLES = "events", "writes", "mixed", "transmissions"
@@ -48,7 +37,7 @@ class _Run(ctypes.Structure):
     """What may be read of a run."""
 
     _fields_ = (
-        ("now", _float), *((name, _int) for name in COUNTS),
+        ("now", FLOAT), *((name, INT) for name in COUNTS),
         *((name, _Ints) for name in NOTED), ("coefficients", _Floats), *((name, _Bytes) for name in TABLES),
         ("answers", _Ints), ("kinds", _Ints), ("order", _Ints),
     )  # fmt: skip
@@ -60,9 +49,9 @@ _ARRAYS = "computes_slower", "sends_slower", "called", "first", "around", "back"
 
 class _World(ctypes.Structure):
     _fields_ = (
-        *((name, _int) for name in _WORLD),
-        ("bandwidth", _float),
-        *((name, _pointer) for name in _ARRAYS),
+        *((name, INT) for name in _WORLD),
+        ("bandwidth", FLOAT),
+        *((name, POINTER) for name in _ARRAYS),
     )
 
 
@@ -84,14 +73,14 @@ class Handlers(Protocol):
 
 
 _CALLS: dict[str, tuple[Any, ...]] = {
-    "found": (_int, _int, _int, _int),
-    "draw": (_int, _int, _int),
-    "called": (_int, _int, _int, _ints, _int, _floats, _int, _int, _int),
-    "delays": (None, _int, _int, _pointer),
-    "ends": (_float, _int, _int, _float, _float),
-    "instants": (_int, _int, _ints, _int, _int, _float, _float, _pointer, _pointer, _pointer),
-    "lost": (None, _int, _ints, _int, ctypes.POINTER(ctypes.c_char)),
-    "parted": (_int, _int, _int, _float),
+    "found": (INT, INT, INT, INT),
+    "draw": (INT, INT, INT),
+    "called": (INT, INT, INT, INTS, INT, FLOATS, INT, INT, INT),
+    "delays": (None, INT, INT, POINTER),
+    "ends": (FLOAT, INT, INT, FLOAT, FLOAT),
+    "instants": (INT, INT, INTS, INT, INT, FLOAT, FLOAT, POINTER, POINTER, POINTER),
+    "lost": (None, INT, INTS, INT, ctypes.POINTER(ctypes.c_char)),
+    "parted": (INT, INT, INT, FLOAT),
 }
 _TYPES = {name: ctypes.CFUNCTYPE(*types) for name, types in _CALLS.items()}
 
@@ -100,36 +89,12 @@ class _Python(ctypes.Structure):
     _fields_ = tuple(_TYPES.items())
 
 
-@cache
-def _library() -> ctypes.CDLL:
-    """The compiled functions. Raises NoTimetable where they cannot be had."""
-    try:
-        library, _ = native.loaded(__package__, SOURCES, FLAGS)
-    except native.FAILURES as why:
-        raise NoTimetable from why
-    for name, result, *arguments in (
-        ("begun", _pointer, ctypes.POINTER(_World), ctypes.POINTER(_Python)), ("end", None, _pointer),
-        ("start", ctypes.c_int, _pointer, _pointer), ("run", ctypes.c_int, _pointer, _float, _int),
-        ("coming", _float, _pointer), ("held", _int, _pointer, _pointer, _pointer, _int),
-        ("recorded", None, _pointer), ("learned", ctypes.c_int, _pointer, _int, _int, _int),
-        ("made", ctypes.c_int, _pointer, _pointer, _int),
-        ("asked", ctypes.c_int, _pointer, _int, _pointer, _int),
-        ("evaluated", ctypes.c_int, _ints, _float, _floats, _floats, _floats),
-        ("place_of", _int, _pointer, _int), ("steps_of", _int, _pointer, _int),
-        ("model_of", _int, _pointer, _int), ("numbers_of", _floats, _pointer, _int),
-        ("carried", _ints, _pointer, _int),
-    ):  # fmt: skip
-        function = getattr(library, f"mail_{name}")
-        function.restype, function.argtypes = result, arguments
-    return library
-
-
 def evaluated(words: Sequence[int], now: float, numbers: Any) -> list[float]:
     """What a program (`Function.words`) makes of the time and of these numbers, an array of C. Raises
     ArithmeticError.
     """
-    program, results = (_int * len(words))(*words), (_float * words[1 + 4 * words[0]])()
-    if not _library().mail_evaluated(program, now, numbers, (_float * words[0])(), results):
+    program, results = (INT * len(words))(*words), (FLOAT * words[1 + 4 * words[0]])()
+    if not library().mail_evaluated(program, now, numbers, (FLOAT * words[0])(), results):
         raise ArithmeticError
     return [*results]
 
@@ -144,7 +109,7 @@ class Loop:
     """
 
     def __init__(self, handlers: Handlers, post: Post, called: Collection[int]) -> None:
-        self._library, self._handlers, self._post, self._n = _library(), handlers, post, len(post.around)
+        self._library, self._handlers, self._post, self._n = library(), handlers, post, len(post.around)
         self._raised: BaseException | None = None
         calls = [i in called for i in range(self._n)]
         first = np.cumsum([0, *map(len, post.around)])
@@ -155,7 +120,7 @@ class Loop:
         numbers = self._n, *flags, post.model_bytes, *codes, post.bandwidth
         world = _World(*numbers, *(each.ctypes.data for each in self._arrays))
         self._calls = _Python(*(kind(getattr(self, f"_{name}")) for name, kind in _TYPES.items()))
-        self._at = self._library.mail_begun(world, self._calls)
+        self._at = self._library.mail_begun(ctypes.byref(world), ctypes.byref(self._calls))
         if not self._at:
             raise MemoryError
         weakref.finalize(self, self._library.mail_end, self._at)
@@ -181,7 +146,7 @@ class Loop:
         return made.buffer_info()[0]
 
     def _delays(self, which: int, agent: int, to: Any) -> None:
-        _write(to, _float, self._post.delays(which, agent))
+        _write(to, FLOAT, self._post.delays(which, agent))
 
     def _ends(self, which: int, agent: int, start: float, work: float) -> float:
         return self._post.ends(which, agent, start, work)
@@ -192,9 +157,9 @@ class Loop:
     ) -> int:  # fmt: skip
         end, instants = self._post.instants(agent, to[:many], bool(waits), start, work)
         some = len(instants)
-        _write(when, _float, [*(instant for instant, _ in instants), end])
-        _write(counts, _int, [len(there) for _, there in instants])
-        _write(who, _int, [k for _, there in instants for k in there])
+        _write(when, FLOAT, [*(instant for instant, _ in instants), end])
+        _write(counts, INT, [len(there) for _, there in instants])
+        _write(who, INT, [k for _, there in instants for k in there])
         return some
 
     def _lost(self, agent: int, to: Any, many: int, missed: Any) -> None:
@@ -216,22 +181,13 @@ class Loop:
         return self._go(self._library.mail_run, until, most) == ENDED
 
     def _go(self, events: Callable[..., int], *args: float) -> int:
-        """Python cannot leave C code by an error, and says that it ignores it: here it is kept instead, also
-        that of a signal such as Ctrl-C, which comes before a call has begun.
-        """
-        before, me = sys.unraisablehook, threading.get_ident()
+        """Until these events are over; C code cannot be left by an error, which is raised here."""
 
-        def kept(unraisable: Any) -> None:
-            if threading.get_ident() == me and "ctypes callback" in (unraisable.err_msg or ""):
-                self._run.raised, self._raised = True, unraisable.exc_value
-            else:
-                before(unraisable)
+        def keep(error: BaseException) -> None:
+            self._run.raised, self._raised = True, error
 
-        try:
-            sys.unraisablehook = kept
+        with kept_from_calls(keep):
             how = events(self._at, *args)
-        finally:
-            sys.unraisablehook = before
         if self._raised is not None:
             raise self._raised
         if how == GIVEN_UP:

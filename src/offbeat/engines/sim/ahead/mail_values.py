@@ -1,5 +1,6 @@
 """The values that agents who mail one another make: step by step in a pool, a row for each that is needed."""
 
+import ctypes
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -10,6 +11,7 @@ import torch
 from offbeat.core.system import kernel
 from offbeat.core.system.streams import BufferedStream, Purpose
 from offbeat.core.vector import Parts
+from offbeat.engines.sim.ahead.compiled import INT, library
 from offbeat.engines.sim.ahead.instants import NoTimetable
 from offbeat.engines.sim.ahead.machine import NOTHING, Done
 from offbeat.engines.sim.ahead.timetable import Floats, Ints, begin_of, ranges
@@ -70,7 +72,7 @@ class MailValues:
         self._pool = torch.stack((start, torch.zeros_like(start)))
         self._samples = [BufferedStream(partial(task.draw, i), seed, Purpose.DATA, i) for i in range(n)]
         self._done, self._made = done, Made(())
-        self._row, self._free, self._rows = np.arange(2), list[int](), 2
+        self._row, self._free, self._rows = np.arange(2), np.empty(0, dtype=np.int64), 2
 
     # -- what is made ------------------------------------------------------------------------------
 
@@ -132,23 +134,18 @@ class MailValues:
         """A row for each value: those of what is not needed any more are given to others."""
         row = np.zeros(len(last), dtype=np.int64)
         row[: len(self._row)] = self._row
-        rows, free = row.tolist(), self._free
         order, over = np.argsort(born, kind="stable"), np.argsort(last, kind="stable")
-        new, old = values[order].tolist(), over.tolist()
-        births = np.searchsorted(born[order], np.arange(total + 1), side="right").tolist()
-        deaths = np.searchsorted(last[over], np.arange(total + 1), side="right").tolist()
-        a = b = 0
-        for some, gone in zip(births, deaths, strict=True):
-            for v in new[a:some]:
-                if free:
-                    rows[v] = free.pop()
-                else:
-                    rows[v], self._rows = self._rows, self._rows + 1
-            for v in old[b:gone]:
-                free.append(rows[v])
-            a, b = some, gone
+        steps = np.arange(total + 1)
+        births, deaths = (np.searchsorted(at, steps, side="right") for at in (born[order], last[over]))
+        free, many = np.concatenate([self._free, np.empty(len(last), dtype=np.int64)]), INT(len(self._free))
+        arrays = births, values[order], deaths, over, row, free
+        born_at, new, died_at, old, rows, unused = (each.ctypes.data for each in arrays)
+        self._rows = library().mail_rows(
+            born_at, new, died_at, old, total + 1, rows, unused, ctypes.addressof(many), self._rows
+        )
+        self._free = free[: many.value].copy()
         if self._rows > len(self._pool):
             pool = self._pool.new_empty((self._rows + self._rows // 8, self._pool.shape[1]))
             pool[: len(self._pool)] = self._pool
             self._pool = pool
-        return np.array(rows, dtype=np.int64)
+        return row
