@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from offbeat.algorithms import ALGORITHMS, find
 from offbeat.core.agent import Agent
-from offbeat.core.forms import larger, pin, total
+from offbeat.core.forms import larger, mix, pin, total
 from offbeat.core.rules import SGD
 from offbeat.core.server import Model, Served
 from offbeat.core.vector import Vector
@@ -304,6 +304,22 @@ def test_who_answers_keeps_letters_or_reads_registers_is_the_simulators(
         engine.run(20.0)
     assert mine.traced().digest() == oracle.traced().digest()
     assert all(a.equal(b) for a, b in zip(mine.everybody(), oracle.everybody(), strict=True))
+
+
+class Weighs(Plain):
+    """Mixes by its weights."""
+
+    def on_message(self, src: int, message: Note) -> None:
+        self.x = mix(self.view.w, {src: message.x}, self.x)
+
+
+def test_agents_are_alike_whose_weights_alone_differ_and_who_uses_these_is_found_out() -> None:
+    alike = {id(machine) for machine in both(Plain, topology="chain")[0].discovered.machines}
+    assert len(alike) == 4  # both ends, and of those between them the two sides of the graph
+    run, _ = both(Weighs, topology="chain")
+    with pytest.raises(NoTimetable):
+        run.start()
+        run.run(20.0)
 
 
 def nothing(question: Question) -> None:

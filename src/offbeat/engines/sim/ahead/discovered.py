@@ -1,12 +1,13 @@
 """What agents make at their events: found out as a run gets there (`machine`), told to the `loop`."""
 
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
 from itertools import chain, pairwise
 from typing import Any, cast
 
 import numpy as np
 
-from offbeat.core.agent import Agent
+from offbeat.core.agent import Agent, View
 from offbeat.core.rules import Rule
 from offbeat.core.vector import Stamp
 from offbeat.engines.sim.ahead.called import Called
@@ -17,7 +18,7 @@ from offbeat.engines.sim.ahead.machine import BEGIN as BEGINS
 from offbeat.engines.sim.ahead.machine import COMPUTED as IS_COMPUTED
 from offbeat.engines.sim.ahead.machine import Done, Machine, Mail, State, What
 from offbeat.engines.sim.ahead.numbers import Drawn, Question
-from offbeat.engines.sim.ahead.placeholders import NotLinear
+from offbeat.engines.sim.ahead.placeholders import UNSEEN, NotLinear
 from offbeat.engines.sim.ahead.rhythm import seen
 from offbeat.engines.sim.ahead.timetable import begin_of
 
@@ -55,9 +56,10 @@ class Discovered:
         known = dict[Any, tuple[Machine, list[int]]]()
         everybody = [*range(len(agents))] if agents[0].beyond_graph else None
         for i, agent in enumerate(agents):
-            shape, around = seen(i, agent.view, everybody)
+            view = _unweighted(agent.view)
+            shape, around = seen(i, view, everybody)
             if shape not in known:
-                known[shape] = Machine(new_agent, new_rule, i, len(agents), agent.view, self.done), around
+                known[shape] = Machine(new_agent, new_rule, i, len(agents), view, self.done), around
             machine, names = known[shape]
             self.machines.append(machine)
             self._names.append(names)
@@ -196,6 +198,13 @@ class Discovered:
             if len({kind.__name__ for kind in self.kinds}) < len(self.kinds) or len(self.kinds) > KINDS:
                 raise NoTimetable  # a trace knows types by their names
         return self.kinds.index(kind)
+
+
+def _unweighted(view: View) -> View:
+    """The same, but for weights: agents that differ in these alone are alike to a class that does not use
+    them. One that does is found out.
+    """
+    return replace(view, w=dict.fromkeys(view.w, UNSEEN), a=dict.fromkeys(view.a, UNSEEN))
 
 
 def _listed(words: Sequence[int]) -> tuple[int, ...]:

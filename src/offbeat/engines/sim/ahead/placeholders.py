@@ -175,13 +175,13 @@ class _Unknown:
 
 
 class _Unseen:
-    """In place of an agent's random stream, and of its clock."""
+    """In place of an agent's random stream, of its clock, and of its weights where these differ."""
 
     def __getattr__(self, name: str) -> Any:
         return self._refuse()
 
     def _refuse(self, *_: Any) -> Any:
-        raise NotLinear("it draws random numbers, or looks at the time")
+        raise NotLinear("it draws random numbers, looks at the time, or at its weights")
 
     __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __truediv__ = __rtruediv__ = _refuse
     __lt__ = __gt__ = __le__ = __ge__ = __float__ = __bool__ = _refuse
