@@ -120,21 +120,19 @@ class Pools:
     def _given_rows(self, order: Ints, ends: list[int], last: list[int], rowless: set[int]) -> Ints:
         """`ends`: values by the time of their last use, which is `last`; rows as those after all records."""
         count, free, held, at_once = len(order), self._free, self._held, self._on_cpu
-        row = [-1] * count + [*range(len(held))]
+        row, steps = [-1] * count + [*range(len(held))], enumerate(order.tolist())
         last.append(NEVER)
-        top, end, soon = len(held), 0, -1  # until when those are given back that are used no more
-        for at, number in enumerate([-1, *order.tolist(), -1], -1):
-            if number >= 0 and number not in rowless:
-                if free:
-                    row[number] = free.pop()
-                else:
-                    row[number] = top
-                    top += 1
-            if at_once or number < 0:
-                soon = at
-            while last[end] <= soon:
+        top, end = len(held), 0
+        for at, number in [step for step in steps if step[1] not in rowless] if rowless else steps:
+            while last[end] < (at if at_once else 0):  # these are used no more
                 free.append(row[ends[end]])
                 end += 1
+            if free:
+                row[number] = free.pop()
+            else:
+                row[number] = top
+                top += 1
+        free += [row[value] for value in ends[end:]]
         for value in ends:
             if value >= count:
                 held[value - count] = None
@@ -185,11 +183,13 @@ class Pools:
             for pool, each in zip(self._pools, forms, strict=True):
                 kernel.rows(pool, each)
             return
-        numbers, chunks = r.gradients[a:b], np.arange(b - a + 1)
+        numbers = r.gradients[a:b]
+        before = np.searchsorted(when, numbers)  # how many forms
+        chunks = np.flatnonzero(np.diff(before, prepend=-1))  # between these are some
         samples = np.concatenate(r.samples[a:b]).reshape(b - a, -1)  # (many times as fast as a stack)
         program = kernel.Program(
             _rows_of(r.models[a:b], row), np.ascontiguousarray(samples, np.int64),
-            np.append(0, chunks), np.concatenate([[0], np.searchsorted(when, numbers), [len(when)]]),
+            np.concatenate([[0], chunks, [b - a]]), np.concatenate([[0], before[chunks], [len(when)]]),
             row[numbers], forms[0], apart=True,
         )  # fmt: skip
         kernel.steps(self.native, self._pools[0], program)
