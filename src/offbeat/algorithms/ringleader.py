@@ -44,10 +44,10 @@ class Ringleader(Served):
     def serve(self, j: int, k: int, g: Vector) -> None:
         """Into this table or the next; a step, once everybody is in it."""
         if self.due and j not in self.due:
-            self.later = added(self.later, j, g)
+            add(self.later, j, g)
             self.again(j)
             return
-        self.table = added(self.table, j, g)
+        add(self.table, j, g)
         if len(self.table) < self.n:
             self.again(j)
             return
@@ -72,9 +72,10 @@ class Ringleader(Served):
             self.begin()
 
 
-def added(table: Table, j: int, g: Vector) -> Table:
-    """The table with another gradient of agent j."""
-    if j not in table:
-        return {**table, j: (g, 1)}
-    before, b = table[j]
-    return {**table, j: (before + g, b + 1)}
+def add(table: Table, j: int, g: Vector) -> None:
+    """Another gradient of agent j."""
+    if j in table:
+        before, b = table[j]
+        table[j] = before + g, b + 1
+    else:
+        table[j] = g, 1

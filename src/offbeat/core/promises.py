@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from offbeat.core.agent import Accumulate, Agent, Compute, Message, Publish, Send
+from offbeat.core.agent import Accumulate, Agent, Compute, Publish, Send
 from offbeat.core.errors import ContractError, OffbeatError
 from offbeat.core.vector import Vector
 
@@ -71,14 +71,6 @@ def checked_model(model: object) -> Vector:
     return model
 
 
-def checked_compute(effect: Compute) -> Vector:
-    """Where a gradient is asked for. Raises ContractError if that is no vector."""
-    if not isinstance(effect.x, Vector):
-        got = type(effect.x).__name__
-        raise ContractError(f"compute was given a {got}; expected a Vector, as in self.compute(self.x).")
-    return effect.x
-
-
 def check_sent(agent: Agent, effect: Given, neighbours: Collection[int]) -> None:
     """Raise ContractError unless it is a frozen dataclass, and for neighbours.
 
@@ -114,8 +106,14 @@ def check_view(agent: Agent, view: object) -> None:
         raise ContractError("it did not keep the view that it was given: write self.view = view (promise j).")
 
 
-def check_numbers(message: Message) -> None:
-    """Raise ContractError unless every field is a vector or a number."""
+def check_given(effect: Given | Compute) -> None:
+    """Raise ContractError unless a gradient is asked for at a vector; and what is in a message is givable."""
+    if isinstance(effect, Compute):
+        if not isinstance(effect.x, Vector):
+            got = type(effect.x).__name__
+            raise ContractError(f"compute was given a {got}; expected a Vector, as in self.compute(self.x).")
+        return
+    message = effect.message
     for name in message.__dataclass_fields__:
         value = getattr(message, name)
         if not isinstance(value, GIVABLE):

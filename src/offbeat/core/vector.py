@@ -168,7 +168,8 @@ class Vector:
         """The vectors with a stamp that enter this form: whose versions were mixed."""
         found, forms = list[Vector](), [self]
         for each in forms:
-            for v in [*map(_VECTOR, each._terms), *each._of] if each._of else map(_VECTOR, each._terms):
+            terms = (*each._terms, *[(1.0, v) for v in each._of]) if each._of else each._terms
+            for _, v in terms:
                 if v.stamp is not None:
                     found.append(v)
                 elif v._terms or v._of:

@@ -27,7 +27,7 @@ from offbeat.core.vector import Scope, Stamp, Vector
 from offbeat.engines.events import HANDLERS, Event, GradientDone, Regrouped, Rejoined, Resumed, ViewChanged
 from offbeat.engines.outbox import Medium, values_of, vectors
 
-GIVEN = Send, Publish, Accumulate
+GIVEN, VECTOR = (Send, Publish, Accumulate), (Vector,)
 BEGIN_ANEW = Rejoined, Resumed, Regrouped
 """The events with which an agent begins that has been another before."""
 
@@ -89,7 +89,7 @@ class Actor:
     """One agent as its engine drives it; its handlers are called here alone.
 
     Attributes:
-        model, version, steps: the newest model, how often it was written, how many gradients were applied
+        model, stamp, steps: the newest model, its stamp once it was written, how many gradients were applied
         at: where the gradient is taken that is outstanding; None: the agent has not asked for one
         letter: the number of what was accumulated last: the version then or, if there is one of that number,
             the next. It says up to where a sum goes; each life begins anew
@@ -98,13 +98,19 @@ class Actor:
     def __init__(
         self, agent: Agent, engine: Engine, record: Callable[[Event], None], guard: SkipNotFinite | None
     ) -> None:
-        self.agent, self.me, self.model, self.version, self.steps = agent, agent.me, agent.x, 0, 0
+        self.agent, self.me, self.model, self.steps = agent, agent.me, agent.x, 0
+        self.stamp = Stamp(agent.me, 0)
         self.at: Vector | None = None
         self.letter = -1
         self._engine, self._record, self._guard = engine, record, guard
         self._neighbours = agent.view.peers
         # What was found right to send, and how its values are read.
         self._allowed: dict[tuple[type, type, tuple[int, ...]], Callable[[Message], tuple[Any, ...]]] = {}
+
+    @property
+    def version(self) -> int:
+        """How often its model was written."""
+        return self.stamp.version
 
     def handle(self, event: Event, *args: Any) -> None:
         """Call the agent's handler for this event, and do all that follows. Raises ContractError."""
@@ -160,49 +166,49 @@ class Actor:
         """Count a write, and stamp it. Returns the vectors with a stamp that enter it."""
         promises.checked_model(model)
         entered = model.sources()
-        self.version += 1
+        self.stamp = Stamp(self.me, self.stamp.version + 1)
         self.steps += type(event) is not Rejoined and Compute in map(type, effects)
         if model.stamp is None:
-            model.stamp = Stamp(self.me, self.version)
+            model.stamp = self.stamp
         elif model.stamp.agent != self.me:
             entered.append(model)
         return entered
 
     def _versions(self, entered: Sequence[Vector]) -> Sequence[Stamp]:
         """Those of others, each once."""
-        if not entered:
-            return ()
-        me = self.me
-        return sorted({v.stamp for v in entered if v.stamp is not None and v.stamp[0] != me})
+        me, stamps = self.me, {v.stamp for v in entered}
+        found = [stamp for stamp in stamps if stamp is not None and stamp[0] != me]
+        return sorted(found) if len(found) > 1 else found
 
     def _stamped(self, effects: list[Effect]) -> bool:
         """Stamp what is given away without a stamp, with this version. Returns whether some is late bound.
 
         Raises ContractError for what the agent has promised not to ask for.
         """
-        late, waiting, stamp = False, 0 if self.at is None else 1, None
+        late, waiting, stamp = False, 0 if self.at is None else 1, self.stamp
+        allowed: tuple[type, ...]
         for effect in effects:
             if isinstance(effect, Compute):
-                waiting += 1
-                inside: Iterable[Any] = (promises.checked_compute(effect),)
+                inside: tuple[Any, ...] = (effect.x,)
+                waiting, allowed = waiting + 1, VECTOR
             elif isinstance(effect, GIVEN):
                 message, key = effect.message, (type(effect), type(effect.message), effect.to)
                 if (values := self._allowed.get(key)) is None:
                     promises.check_sent(self.agent, effect, {*self._neighbours, *self.agent.view.peers})
                     values = self._allowed[key] = values_of(type(message))
-                inside = values(message)
+                inside, allowed = values(message), promises.GIVABLE
             elif isinstance(effect, Alarm):
                 continue
             else:
                 raise ContractError(f"it asked for {effect!r}, which is no effect of the contract.")
             for v in inside:
                 if not isinstance(v, Vector):
-                    if not isinstance(v, promises.GIVABLE):
-                        promises.check_numbers(message)
+                    if not isinstance(v, allowed):
+                        promises.check_given(effect)
                 elif v.late:
                     late = True
                 elif v.stamp is None:
-                    v.stamp = stamp = stamp or Stamp(self.me, self.version)
+                    v.stamp = stamp
         if waiting > 1:
             raise ContractError("it asked for a second gradient while one was outstanding (promise c).")
         return late

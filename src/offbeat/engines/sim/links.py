@@ -58,7 +58,8 @@ class Links:
         self.heap, self.recorder, self.scope, self.deliver = heap, recorder, scope, deliver
         self.model_bytes, self.unicast, self.lossy = model_bytes, world.sending == "unicast", world.lossy
         self.messages, self.bytes_sent = 0, 0  # of transmissions that have started
-        self._carried = defaultdict[tuple[int, tuple[int, ...]], int](int)  # their bytes: sender, receivers
+        # By sender and receivers, their bytes.
+        self._carried = [defaultdict[tuple[int, ...], int](int) for _ in agents]
         self.compression = compression
         # By message type: its number in the trace, and how its values are read.
         self._kinds: dict[type, tuple[int, Callable[[Message], tuple[Any, ...]]]] = {}
@@ -98,7 +99,7 @@ class Links:
     @property
     def carried(self) -> dict[tuple[int, int], int]:
         """Bytes by link of transmissions that have started: sender, receiver."""
-        return by_link(self._carried)
+        return by_link({(i, to): size for i, sent in enumerate(self._carried) for to, size in sent.items()})
 
     def forget(self, i: int) -> None:
         """Agent i is gone, and with it what it sent and was sent."""
@@ -119,7 +120,7 @@ class Links:
         """It leaves: by flows of a fair network, or by its sender's server."""
         i, to, now, size = item.sender, item.to, self.heap.now, self._measured(item)
         item.start = now
-        self._carried[i, to] += size
+        self._carried[i][to] += size
         if i in self._liars:
             item.message = self._liars[i](item.message)
         if self.fair is not None and size:

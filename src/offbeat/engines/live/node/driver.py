@@ -18,7 +18,7 @@ from typing import Any
 from offbeat.core.agent import Message
 from offbeat.core.errors import ContractError, DiskError
 from offbeat.core.system.files import write_atomically
-from offbeat.core.vector import Vector
+from offbeat.core.vector import Stamp, Vector
 from offbeat.engines import events
 from offbeat.engines.live.members import Members
 from offbeat.engines.live.node import checkpoint
@@ -108,7 +108,7 @@ class Driver:
                     self.log.rows.event(events.PeerMet(self.clock.now(), self.me, j, lives[j]))
             self.agent.x = self.actor.model = x
             self.agent.round = round_
-            self.actor.version, self.actor.steps = self.log.rows.written, self.log.steps
+            self.actor.stamp, self.actor.steps = Stamp(self.me, self.log.rows.written), self.log.steps
             version = x.stamp.version if x.stamp is not None else 0
             life = 1 if self.transport is None else self.transport.incarnation
             self.performer.handle(events.Rejoined(self.clock.now(), self.me, donor, version, asked, life))
@@ -156,7 +156,7 @@ class Driver:
                 if j != self.me:
                     self.log.rows.event(events.PeerMet(self.clock.now(), self.me, j, 1))
             self.actor.model, self.actor.at = self.agent.model, state["at"]
-            self.actor.version, self.actor.steps = self.log.rows.written, state["steps"]
+            self.actor.stamp, self.actor.steps = Stamp(self.me, self.log.rows.written), state["steps"]
             now, version = self.clock.now(), state["version"]
             if before is None:
                 self.performer.handle(events.Resumed(now, self.me, version))
