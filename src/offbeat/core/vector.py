@@ -168,8 +168,7 @@ class Vector:
         """The vectors with a stamp that enter this form: whose versions were mixed."""
         found, forms = list[Vector](), [self]
         for each in forms:
-            terms = (*each._terms, *[(1.0, v) for v in each._of]) if each._of else each._terms
-            for _, v in terms:
+            for _, v in (*each._terms, *[(1.0, v) for v in each._of]) if each._of else each._terms:
                 if v.stamp is not None:
                     found.append(v)
                 elif v._terms or v._of:
