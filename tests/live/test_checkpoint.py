@@ -42,6 +42,7 @@ from offbeat.engines.live.node import checkpoint
 from offbeat.engines.live.node.checkpoint import agent_state, latest, load, path_of, restore_agent
 from offbeat.engines.live.node.encode import decode, encode, name_of
 from offbeat.engines.live.node.saving import refuse_other
+from offbeat.engines.outbox import Transmission
 from offbeat.engines.sim.simulator import Simulator
 from offbeat.world.topology import build
 
@@ -422,8 +423,9 @@ def events(sim: Simulator, i: int) -> Iterator[tuple[str, tuple[Any, ...]]]:
     """Events that may come next, among them the mail that is on its way to this agent."""
     like = sim.agents[i].x
     for *_, args in sim.heap.events:
-        if args and hasattr(args[-1], "to") and i in args[-1].to:
-            yield "on_message", (args[-1].sender, args[-1].message)
+        for item in args:
+            if isinstance(item, Transmission) and i in item.to:
+                yield "on_message", (item.sender, item.message)
     for value in (0.25, -1.0):
         yield "on_gradient", (Vector(tuple(torch.full_like(part, value) for part in like.parts)),)
     yield "on_view", (sim.topology.view(i, sim.alive - {max(sim.topology.peers(i))}),)
