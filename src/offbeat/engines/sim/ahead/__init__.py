@@ -36,6 +36,7 @@ simulator, but no handler is called:
     numbers                 that follow from the time, and from those that it hears
     mailing                 such a run as an engine, and the trace of it
     discovered              what agents make, told to the events as it is found out
+    called                  agents whose handlers are called nevertheless
     loop, compiled/         the events: compiled
     post                    what a world does to gradients and letters
     mail_values             the arithmetic

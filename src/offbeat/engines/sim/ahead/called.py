@@ -2,13 +2,14 @@
 which value each is, and nothing else.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from functools import cache
 from typing import Any, Protocol, get_type_hints
 
-from offbeat.core.agent import Agent, Compute, Send
+from offbeat.core.agent import Agent, Compute, Message, Send
 from offbeat.core.vector import Later, Parts, Scope, Stamp, Vector
+from offbeat.engines.sim.ahead.compiled import COMPUTED, KINDS, LETTERS
 from offbeat.engines.sim.ahead.fields import frozen
 from offbeat.engines.sim.ahead.instants import NoTimetable
 from offbeat.engines.sim.ahead.letters import contents
@@ -30,7 +31,9 @@ class Value(Later):
 
 
 class Numbered(Protocol):
-    """Who numbers what the events know by numbers."""
+    """Who numbers what the events know by numbers; kinds: types of messages, in that order."""
+
+    kinds: list[type]
 
     def step(self, lengths: tuple[int, ...]) -> int:
         """Of forms with so many terms, whatever they are of and their coefficients are."""
@@ -69,39 +72,42 @@ class Called:
             raise NoTimetable from None
         return [*there.values()]
 
-    def begins(self, now: float, number: int) -> tuple[list[float], list[int]]:
-        """What the first event makes: coefficients and numbers, and all else, as `compiled/` has it. Values
-        that are made have the next numbers, from this one on.
-        """
-        return self._made(now, number, self._agent.start)
-
-    def computed(self, now: float, number: int, gradient: int) -> tuple[list[float], list[int]]:
-        """What the gradient makes that was asked for."""
-        return self._made(now, number, self._agent.take, Vector(Value(gradient)))
-
-    def hears(
-        self, now: float, number: int, source: Stamp, kind: type, values: Sequence[int],
+    def happens(
+        self, now: float, number: int, what: int, source: Stamp, values: Sequence[int],
         numbers: Sequence[float],
     ) -> tuple[list[float], list[int]]:  # fmt: skip
-        """What a letter makes: of this version of its sender's, of these values and numbers."""
-        vectors, others = iter(values), iter(numbers)
-        message = [
-            Vector(Value(next(vectors)), source) if of is Vector else of(next(others))
-            for _, of in _types(kind)
-        ]
-        return self._made(now, number, self._agent.on_message, source.agent, kind(*message))
+        """What a handler makes: coefficients and numbers, and all else, as `compiled/` has it. Values that it
+        makes have the next numbers, from this one on.
 
-    def _made(
-        self, now: float, number: int, handler: Callable[..., None], *args: Any
-    ) -> tuple[list[float], list[int]]:
+        Args:
+            what: that the agent begins, that its gradient is there: of that value, or a letter: from that
+                version of its sender's, of these values and numbers
+        """
         agent, scope = self._agent, self._scope
         agent.now = now
         with scope:
             try:
-                handler(*args)
+                if what >= LETTERS:
+                    agent.on_message(source.agent, self._letter(what, source, values, numbers))
+                elif what == COMPUTED:
+                    agent.take(Vector(Value(values[0])))
+                else:
+                    agent.start()
                 return self._read(agent, agent.model, number)
+            except Exception:  # the simulator says what is wrong, if anything is
+                raise NoTimetable from None
             finally:
                 scope.born.clear()  # nothing is evaluated
+
+    def _letter(self, what: int, source: Stamp, values: Sequence[int], numbers: Sequence[float]) -> Message:
+        kind = self._numbered.kinds[(what - LETTERS) // 2 % KINDS]
+        vectors, others = iter(values), iter(numbers)
+        return kind(
+            *[
+                Vector(Value(next(vectors)), source) if of is Vector else of(next(others))
+                for _, of in _types(kind)
+            ]
+        )
 
     def _read(self, agent: Agent, model: Vector, number: int) -> tuple[list[float], list[int]]:
         """What the handler has just made; first whose versions are in its model, which its forms say."""
@@ -143,7 +149,7 @@ class Called:
             if v is None or v._parts is not None:
                 continue
             terms = v._terms
-            if len(terms) == 1 and terms[0][0] == 1.0 and isinstance(terms[0][1]._parts, Value):
+            if len(terms) == 1 and terms[0][0] == 1.0 and type(terms[0][1]._parts) is Value:
                 v._parts = terms[0][1]._parts
             elif not terms:
                 raise NotLinear("what it makes is not a linear form of what it has and hears")
@@ -159,7 +165,7 @@ class Called:
     def _number(self, v: Vector) -> int:
         """That of the value that it is."""
         value = v._parts
-        if isinstance(value, Value):
+        if type(value) is Value:
             return value.number
         if not (isinstance(value, tuple) and getattr(value[0], "zero", False)):
             raise NotLinear("it has a vector that is no form of others")

@@ -9,11 +9,10 @@ import numpy as np
 
 from offbeat.core.agent import Agent, View
 from offbeat.core.rules import Rule
-from offbeat.core.vector import Stamp
 from offbeat.engines.sim.ahead.called import Called
-from offbeat.engines.sim.ahead.compiled import KINDS
+from offbeat.engines.sim.ahead.compiled import BEGIN, COMPUTED, KINDS, LETTERS
 from offbeat.engines.sim.ahead.instants import NoTimetable
-from offbeat.engines.sim.ahead.loop import BEGIN, COMPUTED, LETTERS, Loop
+from offbeat.engines.sim.ahead.loop import Loop
 from offbeat.engines.sim.ahead.machine import BEGIN as BEGINS
 from offbeat.engines.sim.ahead.machine import COMPUTED as IS_COMPUTED
 from offbeat.engines.sim.ahead.machine import Done, Machine, Mail, State, What
@@ -51,7 +50,8 @@ class Discovered:
         called: Collection[int],
     ) -> None:  # fmt: skip
         self.machines, self.around, self.done = list[Machine](), list[list[int]](), list[Done]()
-        self.kinds, self._names, self._rngs = list[type](), list[list[int]](), [agent.rng for agent in agents]
+        self.kinds, self._kinds = list[type](), dict[type, int]()
+        self._names, self._rngs = list[list[int]](), [agent.rng for agent in agents]
         self.agents, self._forms = dict[int, Called](), dict[tuple[int, ...], int]()
         known = dict[Any, tuple[Machine, list[int]]]()
         everybody = [*range(len(agents))] if agents[0].beyond_graph else None
@@ -124,22 +124,6 @@ class Discovered:
             raise NoTimetable
         return done.number
 
-    def called(
-        self, i: int, code: int, values: Sequence[int], numbers: Sequence[float], source: Stamp
-    ) -> tuple[Sequence[float], Sequence[int]]:
-        """What a handler makes that is called."""
-        agent, now, number = self.agents[i], self.loop.now, self.loop.many
-        try:
-            if code == BEGIN:
-                return agent.begins(now, number)
-            if code == COMPUTED:
-                return agent.computed(now, number, *values)
-            return agent.hears(
-                now, number, source, self.kinds[(code - LETTERS) // 2 % KINDS], values, numbers
-            )
-        except Exception:  # the simulator says what is wrong, if anything is
-            raise NoTimetable from None
-
     def step(self, lengths: tuple[int, ...]) -> int:
         """The number of forms with so many terms, whatever they are of and their coefficients are."""
         if lengths not in self._forms:
@@ -193,11 +177,12 @@ class Discovered:
 
     def kind(self, kind: type) -> int:
         """The number of a type of messages."""
-        if kind not in self.kinds:
+        if kind not in self._kinds:
+            self._kinds[kind] = len(self.kinds)
             self.kinds.append(kind)
             if len({kind.__name__ for kind in self.kinds}) < len(self.kinds) or len(self.kinds) > KINDS:
                 raise NoTimetable  # a trace knows types by their names
-        return self.kinds.index(kind)
+        return self._kinds[kind]
 
 
 def _unweighted(view: View) -> View:

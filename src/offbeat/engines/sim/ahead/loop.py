@@ -5,7 +5,7 @@ they have noted.
 import ctypes
 import weakref
 from array import array
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -13,13 +13,13 @@ import numpy as np
 from offbeat.core.system.signals import kept_from_calls
 from offbeat.core.vector import Stamp
 from offbeat.engines.events import LAYOUTS, GradientDone, MailReceived, RegisterRead
+from offbeat.engines.sim.ahead.called import Called
 from offbeat.engines.sim.ahead.compiled import FLOAT, FLOATS, INT, INTS, POINTER, library
 from offbeat.engines.sim.ahead.instants import NoTimetable
 from offbeat.engines.sim.ahead.mail_values import Noted
 from offbeat.engines.sim.ahead.post import Post
 from offbeat.engines.sim.ahead.timetable import Ints
 
-BEGIN, COMPUTED, LETTERS = range(3)  # what happens to an agent: see `compiled/`
 ENDED, PAUSED, GIVEN_UP = range(3)
 
 
@@ -56,7 +56,9 @@ class _World(ctypes.Structure):
 
 
 class Handlers(Protocol):
-    """Who knows what agents make; agents are known by their numbers."""
+    """Who knows what agents make, who are known by their numbers; agents: those whose handlers are called."""
+
+    agents: dict[int, Called]
 
     def found(self, agent: int, what: int, answers: Sequence[int]) -> int:
         """The number of what a handler makes where that is not known, after these answers to questions."""
@@ -64,18 +66,11 @@ class Handlers(Protocol):
     def draw(self, agent: int, question: int) -> int:
         """The number of the answer to a question whose answer is drawn."""
 
-    def called(
-        self, agent: int, what: int, values: Sequence[int], numbers: Sequence[float], source: Stamp
-    ) -> tuple[Sequence[float], Sequence[int]]:
-        """What a handler makes that is called, when it hears these values and numbers: coefficients, and all
-        else as `compiled/` has it.
-        """
-
 
 _CALLS: dict[str, tuple[Any, ...]] = {
     "found": (INT, INT, INT, INT),
     "draw": (INT, INT, INT),
-    "called": (INT, INT, INT, INTS, INT, FLOATS, INT, INT, INT),
+    "called": (INT, INT, INT, INTS, INT, FLOATS, INT, INT, INT, FLOAT, INT),
     "delays": (None, INT, INT, POINTER),
     "ends": (FLOAT, INT, INT, FLOAT, FLOAT),
     "instants": (INT, INT, INTS, INT, INT, FLOAT, FLOAT, POINTER, POINTER, POINTER),
@@ -103,15 +98,12 @@ class Loop:
     """The events of one run. Raises NoTimetable where they cannot be had in this way.
 
     What handlers, or the world, raise meanwhile goes on to whoever started the events.
-
-    Args:
-        called: the agents whose handlers are called
     """
 
-    def __init__(self, handlers: Handlers, post: Post, called: Collection[int]) -> None:
+    def __init__(self, handlers: Handlers, post: Post) -> None:
         self._library, self._handlers, self._post, self._n = library(), handlers, post, len(post.around)
         self._raised: BaseException | None = None
-        calls = [i in called for i in range(self._n)]
+        calls = [i in handlers.agents for i in range(self._n)]
         first = np.cumsum([0, *map(len, post.around)])
         flat = ([j for row in rows for j in row] for rows in (post.around, post.back))
         self._arrays = [np.array(each, dtype=np.int64) for each in (*post.slow, calls, first, *flat)]
@@ -136,10 +128,10 @@ class Loop:
 
     def _called(
         self, agent: int, what: int, values: Any, many: int, numbers: Any, count: int, source: int,
-        version: int,
+        version: int, now: float, number: int,
     ) -> int:  # fmt: skip
-        heard = values[:many], numbers[:count], Stamp(source, version)
-        coefficients, words = self._handlers.called(agent, what, *heard)
+        heard = Stamp(source, version), values[:many], numbers[:count]
+        coefficients, words = self._handlers.agents[agent].happens(now, number, what, *heard)
         scales = array("d", coefficients)
         made = array("q", (scales.buffer_info()[0], *words))
         self._reply = made, scales  # as long as it is read
@@ -228,11 +220,6 @@ class Loop:
     def steps(self) -> list[int]:
         """Of each agent."""
         return [self._library.mail_steps_of(self._at, i) for i in range(self._n)]
-
-    @property
-    def now(self) -> float:
-        """The time."""
-        return float(self._run.now)
 
     @property
     def number(self) -> int:

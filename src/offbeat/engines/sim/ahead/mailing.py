@@ -52,7 +52,7 @@ class MailRun:
         self.n, self.discovered = n, Discovered(new_agent, new_rule, agents, called)
         self._values = MailValues(task, n, seed, self.discovered.done)
         post = Post(world, self.discovered.around, sum([part.nbytes for part in initial]))
-        self.loop = self.discovered.loop = Loop(self.discovered, post, called)
+        self.loop = self.discovered.loop = Loop(self.discovered, post)
         self._recorder = Recorder(n, keep_trace)
 
     # -- as an engine ------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from offbeat.core.system import native
 from offbeat.core.system.streams import CHUNK
 from offbeat.engines.sim.ahead.instants import NoTimetable
 
+BEGIN, COMPUTED, LETTERS = range(3)  # what happens to an agent: see `types.c`
 KINDS = 64  # types of messages, at most
 SOURCES = "types", "numbers", "handlers", "queue", "letters", "events", "mailing", "rows"
 FLAGS = "-ffp-contract=off", "-std=c11", f"-DKINDS={KINDS}", f"-DCHUNK={CHUNK}"

@@ -33,8 +33,8 @@ typedef struct { Made made; Int step; const double *numbers; } Handled;
 static Handled call(Run *r, Int i, const Heard *h)
 {
     const Floats *numbers = &r->agents[i].numbers;
-    const Int *words =
-        r->python.called(i, h->what, h->values, h->many, numbers->at, numbers->n, h->source, h->version);
+    const Int *words = r->python.called(
+        i, h->what, h->values, h->many, numbers->at, numbers->n, h->source, h->version, r->now, r->many);
     answered(r);
     const double *coefficients = (const double *)(uintptr_t)*words++;
     const List known = listed(&words), versions = listed(&words);

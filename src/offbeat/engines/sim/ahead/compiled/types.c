@@ -87,9 +87,9 @@ typedef struct { double start, end; int32_t agent; int16_t kind; int64_t bytes; 
 typedef struct {
     Int (*found)(Int agent, Int what, Int answers); /* what it makes, or asks first: the node of a handler */
     Int (*draw)(Int agent, Int question);           /* the number of the answer */
-    /* what a handler makes that is called: see `call` */
+    /* what a handler makes that is called: see `call`; the number of the next value */
     const Int *(*called)(Int agent, Int what, const Int *values, Int many, const double *numbers, Int count,
-                         Int source, Int version);
+                         Int source, Int version, double now, Int next);
     void (*delays)(Int which, Int agent, double *to);
     double (*ends)(Int which, Int agent, double start, double work); /* who is slowed down */
     Int (*instants)(Int agent, const Int *to, Int many, Int waits, double start, double work, double *when,
