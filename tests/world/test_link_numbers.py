@@ -144,7 +144,7 @@ def test_a_link_that_is_used_needs_a_number(tmp_path: Path) -> None:
     ) as found:
         read(f"file:{path}")
     assert str(found.value).endswith(
-        "lat.csv. Expected one of them; a line '*,*,0' gives all other links a number."
+        "lat.csv. Expected one of them; a line '*,*,NUMBER' gives all other links one."
     )
     with path.open("a") as file:
         file.write("*,*,0\n")

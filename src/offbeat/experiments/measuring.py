@@ -122,7 +122,8 @@ def _hub(topology: Topology) -> int:
     """The one agent that is the neighbour of all others. Raises SettingError where there is none."""
     if topology.hub is None:
         only = "a graph with a hub, one agent that is the neighbour of all others: 'star'"
-        raise SettingError(f"No agent is the server on '{topology.name}'; expected {only}.")
+        least = "judged is a hub, also where algorithms with a server make do with agent 0"
+        raise SettingError(f"No agent is the server on '{topology.name}': {least}. Expected {only}.")
     return topology.hub
 
 

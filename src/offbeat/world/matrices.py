@@ -19,7 +19,7 @@ from offbeat.world.per_link import PerLink
 MEDIAN = "median"
 EXPECTED = "a number for each link: lines 'from,to,value', or a square matrix (text, .npy, .npz)"
 MEASURED = "round-trip times between nodes: a square matrix, or one for each slice (text, .npy, .npz)"
-OTHERS = "a line '*,*,0' gives all other links a number"
+OTHERS = "a line '*,*,NUMBER' gives all other links one"
 Links = dict[tuple[int, int], float]
 Lines = list[tuple[int, str]]  # of text, with their numbers
 
