@@ -6,6 +6,7 @@ import math
 import signal
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -179,6 +180,20 @@ class Rings(Plain):
         self.alarm(1.0, "now")
 
 
+class Equals(Plain):
+    """Draws among numbers that are equal, and are not the same."""
+
+    def on_message(self, src: int, message: Note) -> None:
+        self.x = self.rng.choice((1, 1.0)) * self.x
+
+
+class Unknown(Plain):
+    """Draws one that is not known."""
+
+    def on_message(self, src: int, message: Note) -> None:
+        self.x = self.rng.choice((self.now, 1.0)) * self.x
+
+
 class Random(Plain):
     """A number that does not come again."""
 
@@ -293,7 +308,22 @@ class Forgets(Plain):
             self.x = 0.8 * self.x + 0.2 * message.x
 
 
-@pytest.mark.parametrize("kind", [Answers, Keeps, Reads, Forgets])
+@dataclass
+class Deals(Plain):
+    """Writes to others in a random order, to each once before it begins again."""
+
+    left: list[int] = field(init=False, default_factory=list)
+
+    def on_gradient(self, g: Vector) -> None:
+        self.x = self.x - self.rule(g)
+        self.left = self.left or [*self.view.listeners]
+        j = self.rng.choice(self.left)
+        self.left.remove(j)
+        self.send(j, Note(self.x))
+        self.compute(self.x)
+
+
+@pytest.mark.parametrize("kind", [Answers, Keeps, Reads, Forgets, Deals])
 @pytest.mark.parametrize("world", [{}, {"loss": 0.3, "latency": 0.4, "sending": "unicast"}])
 def test_who_answers_keeps_letters_or_reads_registers_is_the_simulators(
     kind: type[Agent], world: dict[str, Any]
@@ -313,13 +343,48 @@ class Weighs(Plain):
         self.x = mix(self.view.w, {src: message.x}, self.x)
 
 
+class Compares(Plain):
+    """Its weights."""
+
+    def on_message(self, src: int, message: Note) -> None:
+        if self.view.w[src] == self.view.w[self.me]:
+            self.x = 0.5 * (self.x + message.x)
+
+
 def test_agents_are_alike_whose_weights_alone_differ_and_who_uses_these_is_found_out() -> None:
     alike = {id(machine) for machine in both(Plain, topology="chain")[0].discovered.machines}
     assert len(alike) == 4  # both ends, and of those between them the two sides of the graph
-    run, _ = both(Weighs, topology="chain")
+    for kind in (Weighs, Compares):
+        run, _ = both(kind, topology="chain")
+        with pytest.raises(NoTimetable):
+            run.start()
+            run.run(20.0)
+
+
+class Fails(Plain):
+    """By an error of its own."""
+
+    def on_message(self, src: int, message: Note) -> None:
+        raise KeyError(src)
+
+
+def test_an_error_of_a_handler_is_the_simulators_to_tell() -> None:
+    run, _ = both(Fails)
     with pytest.raises(NoTimetable):
         run.start()
         run.run(20.0)
+
+
+def test_runs_in_several_threads_do_not_disturb_each_other() -> None:
+    """One that is given up among them, whose reason comes out of its own events alone."""
+    made = [job("adpsgd", seed) for seed in range(4)]
+    long = job("adpsgd", topology="complete", agents=40, until=60.0, eval_every=60.0)
+    before = sys.unraisablehook
+    with ThreadPoolExecutor(3) as pool:
+        runs = [*pool.map(run_one, [*made, long, *made, long, *made])]
+    assert sys.unraisablehook is before
+    alone = [run_one(each).digest for each in made]
+    assert [run.digest for k, run in enumerate(runs) if k % 5 < 4] == [*alone, *alone, *alone]
 
 
 def nothing(question: Question) -> None:
@@ -331,7 +396,7 @@ def nothing(question: Question) -> None:
     ("kind", "why"),
     [
         (Becomes, "becomes a vector"), (Old, "had before"), (Passes, "had before"), (Rings, "than gradients"),
-        (Random, "draws by random"), (Late, "looks at the time"),
+        (Random, "draws by random"), (Equals, "equal"), (Unknown, "not known"), (Late, "looks at the time"),
     ],
 )  # fmt: skip
 def test_what_would_be_wrong_is_found_out(kind: Callable[[], Agent], why: str) -> None:
@@ -430,6 +495,39 @@ class Parts(Averages):
         self.answer(j)
 
 
+@dataclass(frozen=True)
+class Pair:
+    """Two vectors."""
+
+    x: Vector
+    y: Vector
+
+
+class Tokens(Averages):
+    """A whole number that no float is."""
+
+    def answer(self, *agents: int) -> None:
+        if self.me in agents:
+            self.begin()
+        self.send([j for j in agents if j != self.me], Model(2**60 + 1, self.x))
+
+
+class Forwards(Averages):
+    """Its model, and a gradient of another."""
+
+    def answer(self, *agents: int) -> None:
+        if self.me in agents:
+            self.begin()
+        self.send([j for j in agents if j != self.me], Pair(self.x, self.kept[0]))
+
+    def on_message(self, src: int, message: Any) -> None:
+        if isinstance(message, Pair):
+            self.x = pin(message.x)
+            self.begin()
+        else:
+            super().on_message(src, message)
+
+
 class Registers(Averages):
     """Publishes."""
 
@@ -460,7 +558,7 @@ def test_a_server_that_is_called_is_the_simulators(world: dict[str, Any], optimi
     assert all(a.equal(b) for a, b in zip(mine.everybody(), oracle.everybody(), strict=True))
 
 
-@pytest.mark.parametrize("kind", [Parts, Registers, Older])
+@pytest.mark.parametrize("kind", [Parts, Registers, Older, Tokens, Forwards])
 def test_a_called_server_that_does_something_else_is_left_to_the_simulator(kind: type[Agent]) -> None:
     run, oracle = both(kind, topology="star")
     with pytest.raises(NoTimetable):

@@ -40,9 +40,7 @@ def headline(comparison: ComparisonValues) -> str:
     s, seeds = asked_for(first.settings), sorted({run.seed for run in comparison.runs})
     slow = stragglers(s)
     who = f"agent{'s' * (len(slow) > 1)} {_and(slow)}" if len(slow) <= MANY else f"{len(slow)} agents"
-    hub = ", the hub of the star" * (
-        s["topology"] == "star" and 0 in slow
-    )  # where servers are
+    hub = ", the hub of the star" * (s["topology"] == "star" and 0 in slow)  # where servers are
     slower = f" ({who}{hub}, {s['slowdown']:g} times slower)" * bool(slow)
     which = f"seed {seeds[0]}" if len(seeds) == 1 else f"seeds {seeds[0]} to {seeds[-1]}"
     agents = f"{s['agents']} agents on {without_folder(s['topology'])}" if s["agents"] > 1 else "1 agent"

@@ -70,24 +70,43 @@ def terminable() -> Iterator[None]:
         sys.unraisablehook = before
 
 
+class _Calls:
+    """Who is told of errors where C code calls Python, by thread; meanwhile Python's hook is `ignored`."""
+
+    def __init__(self) -> None:
+        self.lock, self.keepers = threading.Lock(), dict[int, Callable[[BaseException], None]]()
+        self.before = sys.unraisablehook
+
+    def ignored(self, lost: "sys.UnraisableHookArgs") -> None:
+        keep = self.keepers.get(threading.get_ident())
+        if keep is not None and "ctypes callback" in (lost.err_msg or "") and lost.exc_value:
+            keep(lost.exc_value)
+        else:
+            self.before(lost)
+
+
+_CALLS = _Calls()
+_HOOK = _CALLS.ignored  # one object, so that it is known again
+
+
 @contextmanager
 def kept_from_calls(keep: Callable[[BaseException], None]) -> Iterator[None]:
     """Have this called meanwhile with what is raised where C code calls Python, in this thread; also by a
-    signal such as Ctrl-C, which comes before the call has begun. Else Python says that it ignores it.
+    signal such as Ctrl-C, which comes before the call has begun. Else Python says that it ignores it. Threads
+    may overlap, but do not nest.
     """
-
-    def ignored(lost: "sys.UnraisableHookArgs") -> None:
-        if here == threading.get_ident() and "ctypes callback" in (lost.err_msg or "") and lost.exc_value:
-            keep(lost.exc_value)
-        else:
-            before(lost)
-
-    before, here = sys.unraisablehook, threading.get_ident()
+    calls, here = _CALLS, threading.get_ident()
     try:
-        sys.unraisablehook = ignored
+        with calls.lock:
+            if sys.unraisablehook is not _HOOK:
+                calls.before, sys.unraisablehook = sys.unraisablehook, _HOOK
+            calls.keepers[here] = keep
         yield
     finally:
-        sys.unraisablehook = before
+        with calls.lock:
+            calls.keepers.pop(here, None)
+            if not calls.keepers and sys.unraisablehook is _HOOK:
+                sys.unraisablehook = calls.before
 
 
 @contextmanager

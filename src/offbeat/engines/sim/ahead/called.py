@@ -104,7 +104,7 @@ class Called:
         vectors, others = iter(values), iter(numbers)
         return kind(
             *[
-                Vector(Value(next(vectors)), source) if of is Vector else of(next(others))
+                Vector(Value(next(vectors)), source) if of is Vector else _exact(of, next(others))
                 for _, of in _types(kind)
             ]
         )
@@ -178,16 +178,24 @@ class Called:
         for name, of in _types(kind):
             x = getattr(mail.message, name)
             if of is not Vector:
-                numbers.append(float(x))
+                numbers.append(_exact(float, x))
                 continue
             now = self._agent.me, self._version
             if x.stamp is None:
                 x.stamp = Stamp(*now)
-            if not vectors and x.stamp != now:
+            if x.stamp != now:
                 raise NotLinear("it sends a vector that is older than its model")
             vectors.append(self._number(x))
         to, ends = [self._places[j] for j in mail.to], (begin, len(numbers) - before)
         return [self._numbered.kind(kind), False, len(to), *to, len(vectors), *vectors, *ends]
+
+
+def _exact(of: Any, x: float) -> Any:
+    """A number as one of that sort, without loss: floats are what the events have."""
+    made = of(x)
+    if made != x and x == x:
+        raise NotLinear(f"a letter has {x!r} in a field of type {of.__name__}")
+    return made
 
 
 @cache

@@ -17,7 +17,7 @@ from offbeat.engines.sim.ahead.machine import BEGIN as BEGINS
 from offbeat.engines.sim.ahead.machine import COMPUTED as IS_COMPUTED
 from offbeat.engines.sim.ahead.machine import Done, Machine, Mail, State, What
 from offbeat.engines.sim.ahead.numbers import Drawn, Question
-from offbeat.engines.sim.ahead.placeholders import UNSEEN, NotLinear
+from offbeat.engines.sim.ahead.placeholders import UNSEEN
 from offbeat.engines.sim.ahead.rhythm import seen
 from offbeat.engines.sim.ahead.timetable import begin_of
 
@@ -116,7 +116,7 @@ class Discovered:
 
         try:
             done = self.machines[i].look(state, what, known, ask)
-        except (NotLinear, ArithmeticError):  # the simulator calls the handler, and says what is wrong
+        except Exception:  # the simulator calls the handler, and says what is wrong, if anything is
             raise NoTimetable from None
         self.loop.made(self._words(i, done))
         self._leads(holder, key, edge, done)

@@ -115,7 +115,7 @@ class Loop:
         self._at = self._library.mail_begun(ctypes.byref(world), ctypes.byref(self._calls))
         if not self._at:
             raise MemoryError
-        weakref.finalize(self, self._library.mail_end, self._at)
+        weakref.finalize(self, self._library.mail_end, self._at).atexit = False  # a thread may be in it then
         self._run = _Run.from_address(self._at)
 
     # -- what it asks ------------------------------------------------------------------------------

@@ -182,7 +182,28 @@ class Stream:
     def __getattr__(self, method: str) -> Callable[..., Any]:
         if method not in DRAWS:
             raise NotLinear(f"it draws by {method}, whose numbers do not repeat themselves")
-        return lambda *args: self._program.ask(lambda: Drawn(method, args))
+        return lambda *args: self._program.ask(lambda: Drawn(method, tuple(map(_drawn_from, args))))
+
+
+def _drawn_from(arg: Any) -> Any:
+    """What it is drawn from, as it is now: a handler may change a list later. Raises NotLinear where numbers
+    that are drawn would not be told apart, or are not known.
+    """
+    if not isinstance(arg, list | tuple | range):
+        return _known(arg)
+    try:
+        apart = len({*map(_known, arg)}) == len({(type(x), repr(x)) for x in arg})
+    except TypeError:
+        apart = False
+    if not apart:
+        raise NotLinear("it draws among things that are equal, or cannot be told apart")
+    return type(arg)(arg) if isinstance(arg, list) else arg
+
+
+def _known(x: Any) -> Any:
+    if isinstance(x, Number | Vector):
+        raise NotLinear("it draws among numbers that are not known")
+    return x
 
 
 def _binary(sign: str, turned: bool = False) -> Callable[["Number", Any], Any]:

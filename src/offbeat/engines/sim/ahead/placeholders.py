@@ -184,7 +184,8 @@ class _Unseen:
         raise NotLinear("it draws random numbers, looks at the time, or at its weights")
 
     __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __truediv__ = __rtruediv__ = _refuse
-    __lt__ = __gt__ = __le__ = __ge__ = __float__ = __bool__ = _refuse
+    __lt__ = __gt__ = __le__ = __ge__ = __float__ = __bool__ = __eq__ = __ne__ = _refuse
+    __hash__ = object.__hash__
 
 
 @dataclass(frozen=True)
