@@ -9,8 +9,9 @@ in the same time, so runs are as long as --updates of them take: what a run cost
 shared by as many. Each run is made by `--executor auto` and by `batched`, all algorithms in turns; of three
 runs the last counts. Medians of --repeats.
 
-Then, of the batched runs: the ratio to R-FAST's within a repeat [smallest - largest], if that is among them;
-how many messages agents hear and send an update; and microseconds for each message that is heard.
+After both comes the ratio to what R-FAST costs by the same within a repeat [smallest - largest], if that is
+among them; then, of the batched runs, how many messages agents hear and send an update, and microseconds for
+each message that is heard.
 """
 
 import argparse
@@ -23,6 +24,7 @@ import torch
 from simulator import data, logistic, shown
 
 from offbeat.algorithms import ALGORITHMS, find
+from offbeat.core.errors import SettingError
 from offbeat.engines.events import GradientDone, MailReceived, RegisterRead, rows_of
 from offbeat.experiments.experiment import Experiment
 from offbeat.experiments.runs import Job, run_one
@@ -76,29 +78,38 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--agents", type=int, default=9)
-    parser.add_argument("--updates", type=int, default=1500)
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--only", default=",".join(ALGORITHMS))
-    parser.add_argument("--wide", action="store_true")
+    parser.add_argument("--agents", type=int, default=9, help="how many; default 9")
+    parser.add_argument("--updates", type=int, default=1500, help="of all agents, in each run; default 1500")
+    parser.add_argument("--repeats", type=int, default=3, help="of everything, in turns; default 3")
+    parser.add_argument(
+        "--only", default=",".join(ALGORITHMS), help="algorithms, as in 'rfast,a2cid2'; default: all"
+    )
+    parser.add_argument("--wide", action="store_true", help="models of 784 x 10, in place of 64 x 10")
     asked = parser.parse_args()
     torch.set_num_threads(1)
     names, n = asked.only.split(","), asked.agents
+    try:
+        for name in names:
+            find(name)
+    except SettingError as error:
+        parser.error(str(error))
     bench = Bench(logistic(data(), n, 0) if asked.wide else "digits", n)
     repeats = [
         {name: [bench.cost(name, asked.updates, how) for how in ("auto", "batched")] for name in names}
         for _ in range(asked.repeats)
     ]
-    print("| algorithm | auto | batched | over rfast | heard | sent | us a message |")
-    print("|---|---|---|---|---|---|---|")
+    print("| algorithm | auto | over rfast | batched | over rfast | heard | sent | us a message |")
+    print("|---|---|---|---|---|---|---|---|")
     for name in names:
-        auto, batched = ([each[name][k][0] for each in repeats] for k in range(2))
-        ratios = [each[name][1][0] / each["rfast"][1][0] for each in repeats if "rfast" in each]
+        costs = [[each[name][k][0] for each in repeats] for k in range(2)]
+        over = [
+            [each[name][k][0] / each["rfast"][k][0] for each in repeats if "rfast" in each] for k in range(2)
+        ]
+        cells = [x for k in range(2) for x in (f"{median(costs[k]):.0f}", shown(over[k]) if over[k] else "")]
         counts = repeats[0][name][1][1]
         heard, sent = counts.heard / counts.gradients, counts.sent / counts.gradients
-        row = f"{median(auto):.0f}", f"{median(batched):.0f}", shown(ratios) if ratios else ""
-        message = f"{median(batched) / heard:.0f}" if heard else ""
-        print(f"| {' | '.join([name, *row, f'{heard:.1f}', f'{sent:.1f}', message])} |")
+        message = f"{median(costs[1]) / heard:.0f}" if heard else ""
+        print(f"| {' | '.join([name, *cells, f'{heard:.1f}', f'{sent:.1f}', message])} |")
 
 
 if __name__ == "__main__":
