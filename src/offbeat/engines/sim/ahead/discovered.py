@@ -28,7 +28,8 @@ the events: else it does not pay.
 
 
 class Discovered:
-    """That of all agents of a run, one machine for all that see the same of the graph.
+    """That of all agents of a run, one machine for all that see the same of the graph. So agents are names to
+    their class: that it counts with its own number, or with another's, would not be found out.
 
     Args:
         agents: all of them, as they begin
