@@ -84,3 +84,14 @@ def test_a_note_names_the_rows_that_it_means() -> None:
         "No limit is known of adsgd, optimizer=nesterov; apsgd, optimizer=nesterov: with optimizer."
     )
     assert said[1].startswith("The limit of apsgd, optimizer=sgd: ")
+
+
+def test_who_makes_no_update_any_more_without_an_end_is_named() -> None:
+    """Those who wait for everybody while messages go on; not who goes on, nor whose run has ended."""
+    result = offbeat.compare(
+        ["apsgd", "spsgd", "ringleader", "amelie"], task="quadratic", topology="star", agents=5, until=200.0,
+        crash=["agent 3 at 20"],
+    )  # fmt: skip
+    assert [run.error is None for run in result.runs] == [True, False, True, True]
+    named = [note.split()[0] for note in notes(result) if "made no update after time" in note]
+    assert named == ["ringleader", "amelie"]

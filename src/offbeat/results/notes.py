@@ -56,6 +56,7 @@ def notes(
             said.append(f"{which}{met} diverged by time {run.diverged_at:g}; {how}.")
         if run.error is not None:
             said.append(error_of(run))
+    said += _stood_still(comparison)
     lossy = [run for run in runs if run.settings["loss"] and run.settings["agents"] > 1]
     if lossless := dict.fromkeys(run.algorithm for run in lossy if run.staleness.D is None):
         by, send = ", ".join(lossless), "sends" if len(lossless) == 1 else "send"
@@ -75,6 +76,19 @@ def notes(
         counts = f" ({counts})" * bool(counts)
         said.append(f"Not all runs were made: these are those that were finished{counts}.")
     return [*said, *legend(comparison, band, chosen)]
+
+
+def _stood_still(comparison: ComparisonValues) -> list[str]:
+    """Who made no update any more in the last quarter of a run, or longer, though messages went on."""
+    said = []
+    for key, runs in comparison.groups().items():
+        going = [run.curve for run in runs if run.error is None and run.diverged_at is None]
+        since = [last for curve in going if (last := curve.last_update) < 0.75 * curve.time[-1]]
+        if since:
+            many = f" in {len(since)} of {len(runs)} runs" * (len(runs) > 1)
+            who, asks = comparison.label(key), "does it wait for somebody who is lost, or slow?"
+            said.append(f"{who} made no update after time {min(since):g}{many}, and did not end: {asks}")
+    return said
 
 
 def _without_effect(comparison: ComparisonValues) -> list[str]:

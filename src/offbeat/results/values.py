@@ -65,6 +65,11 @@ class Curve:
         return {name: getattr(self, name) for name in MEASURED} | self.more
 
     @property
+    def last_update(self) -> float:
+        """The first evaluation after which there were no updates; the last, where they were not counted."""
+        return self.time[self.updates.index(self.updates[-1]) if self.updates else -1]
+
+    @property
     def lost(self) -> bool:
         """Whether loss or consensus is no longer finite: a run ends there."""
         return not (math.isfinite(self.loss[-1]) and math.isfinite(self.consensus[-1]))
