@@ -1,8 +1,11 @@
 """What ends a command: signals, the connection that drops among them; and terminals that are gone."""
 
+import ctypes
 import errno
 import os
 import signal
+import sys
+import threading
 from collections.abc import Iterator
 from io import StringIO
 from pathlib import Path
@@ -12,7 +15,7 @@ from user_scripts import UNTIL_BACK
 from warm import needs_shared_memory, start, until
 
 from offbeat.cli.console import Out
-from offbeat.core.system.signals import Terminated, deferred, exit_code, handled, terminable
+from offbeat.core.system.signals import Terminated, deferred, exit_code, handled, kept_from_calls, terminable
 from offbeat.engines.trace import Trace
 from offbeat.experiments.replaying import replayed
 
@@ -157,3 +160,26 @@ def test_a_terminal_that_is_gone_ends_nothing(stderr: bool, tmp_path: Path) -> N
         out.print("results")
         out.control()
         assert out.quiet
+
+
+def test_hooks_that_go_on_to_each_other_come_to_an_end(capfd: pytest.CaptureFixture[str]) -> None:
+    """Another is put in while C code runs, and stays; the next C code finds it."""
+    former = sys.unraisablehook
+    callback = ctypes.CFUNCTYPE(None)(lambda: 1 / 0)
+    found = list[BaseException]()
+
+    def another(lost: "sys.UnraisableHookArgs") -> None:
+        before(lost)
+
+    try:
+        with kept_from_calls(found.append):
+            before, sys.unraisablehook = sys.unraisablehook, another
+        with kept_from_calls(found.append):
+            callback()
+            kept = threading.Thread(target=callback)  # nobody keeps what is raised there
+            kept.start()
+            kept.join()
+    finally:
+        sys.unraisablehook = former
+    assert [type(error) for error in found] == [ZeroDivisionError]
+    assert capfd.readouterr().err.count("ZeroDivisionError") == 1

@@ -75,14 +75,21 @@ class _Calls:
 
     def __init__(self) -> None:
         self.lock, self.keepers = threading.Lock(), dict[int, Callable[[BaseException], None]]()
-        self.before = sys.unraisablehook
+        self.before, self.telling = sys.unraisablehook, set[int]()
 
     def ignored(self, lost: "sys.UnraisableHookArgs") -> None:
-        keep = self.keepers.get(threading.get_ident())
+        here = threading.get_ident()
+        keep = self.keepers.get(here)
         if keep is not None and "ctypes callback" in (lost.err_msg or "") and lost.exc_value:
             keep(lost.exc_value)
+        elif here in self.telling:  # another hook, which was put in meanwhile, goes on to this one
+            sys.__unraisablehook__(lost)
         else:
-            self.before(lost)
+            self.telling.add(here)
+            try:
+                self.before(lost)
+            finally:
+                self.telling.discard(here)
 
 
 _CALLS = _Calls()

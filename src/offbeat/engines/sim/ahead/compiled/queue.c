@@ -13,8 +13,10 @@ static void schedule(Run *r, Event event)
 {
     event.wave = event.time <= r->now ? r->wave + 1 : 0;
     event.number = ++r->number;
-    if (event.wave > WAVES || isnan(event.time))
+    if (event.wave > WAVES || isnan(event.time)) {
+        free(event.there);
         give_up(r);
+    }
     ROOM(r->queue, 1);
     Event *heap = r->queue.at;
     Int at = r->queue.n++;
