@@ -1,6 +1,7 @@
 """Names with numbers, of algorithms, rules, schedules, codecs: what is spelt is read back to the same."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -95,3 +96,9 @@ def test_what_is_left_open_is_what_is_listed() -> None:
     said = "\n".join(find("adsgd:theta=0.5").facts())
     assert "+local_steps=LOCAL_STEPS" in said and "+theta=" not in said
     assert "mixes at each 2th" not in "\n".join(find("swift:every=2").facts())
+
+
+def test_of_a_class_of_ones_own_nothing_is_said_to_be_known_that_is_not() -> None:
+    file = Path(__file__).parents[2] / "examples" / "memory_efficient.py"
+    said = "\n".join(find(f"{file}:MemoryEfficientADSGD").facts())
+    assert "its author's to know" in said and "tolerates crash" not in said

@@ -16,6 +16,10 @@ from offbeat.core.words import Bounds, Parameter, Parameters
 from offbeat.world.topology import Topology
 
 WORKER = "crash of a worker"
+OWN = (
+    "what it waits for, needs and tolerates is its author's to know: runs take it for one that goes on when "
+    "an agent is lost, and takes back one that returns"
+)
 NO_BOUND = "no learning rate is known here with which it surely converges"
 CHANGING = "dsgd, dpsgd, dsgt, qg-dsgdm, sgp, osgp"  # what goes by rounds on a graph that changes with them
 
@@ -141,8 +145,11 @@ class Algorithm:
         lines = [f"{self.title} ({self.paper})", self.sends and f"sends {self.sends}"]
         changing = isinstance(self.prototype, Rounds) and self.prototype.changing_graph
         graphs = "; takes graphs that change from round to round" * changing
-        lines += [f"waits for {self.waits_for}; needs {self.needs}{graphs}"]
-        lines += [f"tolerates {', '.join(sorted(self.tolerates)) or 'nothing'}", self.note]
+        if self.user_defined:
+            lines += [OWN]
+        else:
+            lines += [f"waits for {self.waits_for}; needs {self.needs}{graphs}"]
+            lines += [f"tolerates {', '.join(sorted(self.tolerates)) or 'nothing'}", self.note]
         if self.keeps is not None:
             own, more = self.keeps
             lines += [
