@@ -53,6 +53,7 @@ def mixed_up(name: str, how: str, check: bool = False) -> Simulator:
 
 def test_every_algorithm_and_option_has_an_entry() -> None:
     assert {row.name for row in map(row_of, ENTRIES) if row} == {*ALGORITHMS}
+    assert {*ALGORITHMS} <= {*ENTRIES}, "each as it is, too, besides its options"
     named = {(row_of(name).name, option) for name in ENTRIES for option in _set(name)}  # type: ignore[union-attr]
     assert named == {(row.name, option) for row in ALGORITHMS.values() for option in row.options}
 

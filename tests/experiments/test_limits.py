@@ -11,7 +11,8 @@ from runs import quadratic
 import offbeat
 from offbeat import Agent, Crash, Vector, World
 from offbeat.algorithms import find
-from offbeat.theory.limits import At, settling
+from offbeat.theory.fixed_points import At
+from offbeat.theory.limits import settling
 from offbeat.world.changes import parse_change
 from offbeat.world.topology import build
 

@@ -11,7 +11,7 @@ from offbeat.algorithms import ALGORITHMS, find
 from offbeat.core.errors import SettingError
 from offbeat.theory import LIMITS, limit
 from offbeat.theory.bounds import Given, Pair, bounds, pair_of_horizon, pair_of_rate, spectrum
-from offbeat.theory.limits import At, descended, in_rounds
+from offbeat.theory.fixed_points import At, descended, in_rounds
 from offbeat.theory.rates import DERIVED, RATES, UNCERTAIN
 from offbeat.world.topology import build
 

@@ -9,7 +9,8 @@ from offbeat.algorithms import Algorithm
 from offbeat.experiments.setup import Setup
 from offbeat.results.limits import why_not
 from offbeat.tasks.quadratic import Quadratic
-from offbeat.theory.limits import EXPECTED, At, known, settling
+from offbeat.theory.fixed_points import At
+from offbeat.theory.limits import EXPECTED, known, settling
 
 
 def limit_of(
