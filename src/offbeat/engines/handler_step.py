@@ -165,14 +165,9 @@ class Actor:
     def _written(self, model: Vector, event: Event, effects: list[Effect]) -> list[Vector]:
         """Count a write, and stamp it. Returns the vectors with a stamp that enter it."""
         promises.checked_model(model)
-        entered = model.sources()
         self.stamp = Stamp(self.me, self.stamp.version + 1)
         self.steps += type(event) is not Rejoined and Compute in map(type, effects)
-        if model.stamp is None:
-            model.stamp = self.stamp
-        elif model.stamp.agent != self.me:
-            entered.append(model)
-        return entered
+        return stamped(model, self.stamp)
 
     def _versions(self, entered: Sequence[Vector]) -> Sequence[Stamp]:
         """Those of others, each once."""
@@ -212,6 +207,16 @@ class Actor:
         if waiting > 1:
             raise ContractError("it asked for a second gradient while one was outstanding (promise c).")
         return late
+
+
+def stamped(model: Vector, stamp: Stamp) -> list[Vector]:
+    """Stamp what was written. Returns the vectors with a stamp that enter it; itself, if it is another's."""
+    entered = model.sources()
+    if model.stamp is None:
+        model.stamp = stamp
+    elif model.stamp.agent != stamp.agent:
+        entered.append(model)
+    return entered
 
 
 def _fixed(v: Vector) -> Vector:

@@ -4,7 +4,7 @@
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -30,15 +30,6 @@ from offbeat.world.sending import senders
 from offbeat.world.world import World
 
 Deliver = Callable[[int, Transmission, Message], None]  # mail, to its receiver
-
-
-def by_link(sent: Mapping[tuple[int, tuple[int, ...]], int]) -> dict[tuple[int, int], int]:
-    """Bytes by link, sender and receiver, from those that each has sent to several at a time."""
-    found = defaultdict[tuple[int, int], int](int)
-    for (sender, to), size in sent.items():
-        for j in to:
-            found[sender, j] += size
-    return found
 
 
 class Links:
@@ -99,7 +90,12 @@ class Links:
     @property
     def carried(self) -> dict[tuple[int, int], int]:
         """Bytes by link of transmissions that have started: sender, receiver."""
-        return by_link({(i, to): size for i, sent in enumerate(self._carried) for to, size in sent.items()})
+        found = defaultdict[tuple[int, int], int](int)
+        for i, sent in enumerate(self._carried):
+            for to, size in sent.items():
+                for j in to:
+                    found[i, j] += size
+        return found
 
     def forget(self, i: int) -> None:
         """Agent i is gone, and with it what it sent and was sent."""

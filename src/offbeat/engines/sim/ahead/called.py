@@ -9,6 +9,7 @@ from typing import Any, Protocol, get_type_hints
 
 from offbeat.core.agent import Agent, Compute, Message, Send
 from offbeat.core.vector import Later, Parts, Scope, Stamp, Vector
+from offbeat.engines.handler_step import stamped
 from offbeat.engines.sim.ahead.compiled import COMPUTED, KINDS, LETTERS
 from offbeat.engines.sim.ahead.fields import frozen
 from offbeat.engines.sim.ahead.instants import NoTimetable
@@ -113,11 +114,8 @@ class Called:
         """What the handler has just made; first whose versions are in its model, which its forms say."""
         wrote, mixed = model is not self._model, list[int]()
         if wrote:
-            self._model, self._version, entered = model, self._version + 1, model.sources()
-            if model.stamp is None:
-                model.stamp = Stamp(agent.me, self._version)
-            elif model.stamp.agent != agent.me:
-                entered.append(model)
+            self._model, self._version = model, self._version + 1
+            entered = stamped(model, Stamp(agent.me, self._version))
             mixed = [x for v in entered if v.stamp is not None and v.stamp.agent != agent.me for x in v.stamp]
         known, coefficients, step, forms = self._forms(number)
         given, words, effects, computes = len(coefficients), list[int](), 0, False
